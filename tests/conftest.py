@@ -1,9 +1,9 @@
-r"""Fixtures for every test: a voiced signal made in memory, seeds, one thread, slow and GPU marks."""
+r"""Fixtures for every test: a voiced signal, seeds, one thread, and the slow and GPU marks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -40,14 +40,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _seed() -> None:
     """Start every test from the same random state."""
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def default_dtype() -> Iterator[Callable[[torch.dtype], None]]:
-    """Return ``torch.set_default_dtype``, undone after the test."""
-    before = torch.get_default_dtype()
-    yield torch.set_default_dtype
-    torch.set_default_dtype(before)
 
 
 def voiced(
