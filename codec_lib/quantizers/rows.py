@@ -1,0 +1,49 @@
+r"""What every quantizer does at its edges: latents to rows and back, and checks of what comes in.
+
+A quantizer works on rows, one latent vector each, (B*F, D); the rest of the library on latents
+(B, D, F).
+
+Read next: ``ranks.py``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_rows(z: Tensor) -> Tensor:
+    """Turn a latent (B, D, F) into rows (B*F, D), float32."""
+    return z.transpose(1, 2).reshape(-1, z.shape[1]).float()
+
+
+def from_rows(rows: Tensor, batch: int, frames: int) -> Tensor:
+    """Turn rows (B*F, D) back into a latent (B, D, F)."""
+    return rows.view(batch, frames, rows.shape[1]).transpose(1, 2)
+
+
+def check_codes(codes: Tensor, codebook_size: int) -> None:
+    """Raise TypeError unless codes are int64, ValueError unless all lie in [0, N)."""
+    if codes.dtype != torch.int64:
+        raise TypeError(f"codes: got dtype {codes.dtype}, expected torch.int64")
+    if codes.numel() == 0:
+        return
+    low, high = (int(bound) for bound in codes.aminmax())
+    if low < 0 or high >= codebook_size:
+        raise ValueError(
+            f"codes: got values from {low} to {high}, expected 0 to {codebook_size - 1}. "
+            "Codes of another codec, or padding?"
+        )
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError for a size below 1, naming it."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}: got {size}, expected at least 1")
+
+
+def check_choice(name: str, got: str, known: tuple[str, ...]) -> None:
+    """Raise ValueError unless ``got`` is one of the known names."""
+    if got not in known:
+        raise ValueError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
