@@ -8,6 +8,7 @@ Read next: ``quantizers/vector.py``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -47,7 +48,9 @@ def check_shape(tensor: Tensor, pattern: str, name: str = "tensor", **sizes: int
     {'B': 2, 'T': 320}
     """
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor of shape ({pattern})")
+        raise TypeError(
+            f"{name}: got {type(tensor).__name__}, expected a tensor of shape ({pattern})"
+        )
     axes = pattern.split()
     got = tuple(tensor.shape)
     found = dict(sizes)
@@ -78,11 +81,27 @@ class Codes:
     lengths
         Frames that each segment stands for, shape (B, F), int64, where the frame rate is dynamic;
         None where every code stands for one frame.
+    layers
+        The codebook that each of the K rows belongs to; None where they are the first K.
+
+    Raises
+    ------
+    TypeError
+        If the codes are not int64.
+    ValueError
+        If a shape, the sample count or the layers do not fit.
+
+    Examples
+    --------
+    >>> codes = Codes(torch.zeros(1, 8, 50, dtype=torch.int64), num_samples=16000)
+    >>> codes.select([0, 2]).n_q
+    2
     """
 
     codes: Tensor
     num_samples: int
     lengths: Tensor | None = None
+    layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_shape(self.codes, "B K F", name="codes")
@@ -90,11 +109,39 @@ class Codes:
             raise TypeError(f"codes: got dtype {self.codes.dtype}, expected torch.int64")
         if self.num_samples < 0:
             raise ValueError(f"num_samples: got {self.num_samples}, expected at least 0")
+        rows = self.codes.shape[1]
+        if self.layers is not None and (
+            len(self.layers) != rows or len(set(self.layers)) != rows or min(self.layers) < 0
+        ):
+            raise ValueError(
+                f"layers: got {self.layers} for {rows} rows of codes, expected one different "
+                "codebook index >= 0 for each row"
+            )
 
     @property
     def n_q(self) -> int:
         """Number of codebooks K in these codes."""
         return self.codes.shape[1]
+
+    @property
+    def codebooks(self) -> tuple[int, ...]:
+        """The codebook of each row, (0, 1, ..., K - 1) unless some were selected."""
+        return tuple(range(self.n_q)) if self.layers is None else self.layers
+
+    def select(self, layers: Sequence[int]) -> Codes:
+        """Keep some codebooks only, e.g. ``[0]`` for content or ``range(4)`` for half the rate.
+
+        Raises ``ValueError`` where a codebook is not there or none is asked for.
+        """
+        wanted, have = tuple(int(layer) for layer in layers), self.codebooks
+        if not wanted or len(set(wanted)) != len(wanted) or not set(wanted) <= set(have):
+            raise ValueError(
+                f"layers: got {list(wanted)}, expected one or more different of {list(have)} "
+                "(codebooks are counted from 0)"
+            )
+        rows = [have.index(layer) for layer in wanted]
+        kept = None if wanted == tuple(range(len(wanted))) else wanted
+        return replace(self, codes=self.codes[:, rows], layers=kept)
 
     def to(self, device: torch.device | str) -> Codes:
         """Return the same codes on another device."""

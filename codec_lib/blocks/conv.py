@@ -163,9 +163,7 @@ class Conv1d(nn.Module):
                 "expected a kernel at least as long as the stride (samples would be skipped)"
             )
         self.stride, self.causal, self.pad_mode = stride, causal, pad_mode
-        layer = nn.Conv1d(
-            in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias
-        )
+        layer = nn.Conv1d(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)
         self.conv = apply_norm(layer, norm)
 
     def forward(self, x: Tensor) -> Tensor:
