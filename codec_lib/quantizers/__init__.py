@@ -1,6 +1,6 @@
 """Bottlenecks: a continuous latent in, integers out, one kind a file.
 
-Read in this order: ``rows.py``, ``ranks.py``, ``nearest.py``, ``gradients.py``, ``vector.py``,
+Read in this order: ``rows.py``, ``ranks.py``, ``nearest.py``, ``gradients.py``, ``codebook.py``, ``vector.py``,
 ``residual.py``, ``health.py``.
 """
 

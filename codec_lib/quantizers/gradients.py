@@ -7,7 +7,7 @@ Both return exactly the quantized vector; they differ in the backward pass only.
   carries the encoder's vector onto the entry, held constant.
 
 Notebook: ``02_vector_quantization``. Left out: stochastic and soft assignments.
-Read next: ``vector.py``.
+Read next: ``codebook.py``.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ class ResidualVectorQuantizer(nn.Module):
             residual = to_rows(z)
             for layer in self.layers[: self._depth(n_q)]:
                 codes.append(layer.search(layer.in_proj(residual)))
-                residual = residual - layer.output(layer.codebook[codes[-1]])
+                residual = residual - layer.contribution(codes[-1])
         return torch.stack([c.view(batch, frames) for c in codes], dim=1)
 
     def decode(self, codes: Tensor, layers: Iterable[int] | None = None) -> Tensor:
@@ -191,7 +191,7 @@ class ResidualVectorQuantizer(nn.Module):
         )  # (B, F, D)
         with torch.autocast(codes.device.type, enabled=False):
             for k in chosen:
-                total = total + self.layers[k].output(self.layers[k].codebook[codes[:, k]])
+                total = total + self.layers[k].contribution(codes[:, k])
         return total.transpose(1, 2)
 
     def _depth(self, n_q: int | None) -> int:
