@@ -160,8 +160,8 @@ class QuantizerOutput:
     codes
         Indices, shape (B, K, F), int64.
     losses
-        ``commitment_loss`` (and ``codebook_loss`` where the codebook is trained by gradient), each a
-        tensor of shape (K,): one value per quantizer, a mean over all elements. Recipes reduce them.
+        ``commitment_loss`` (and ``codebook_loss`` where the codebook is trained by gradient), each
+        a tensor of shape (K,): one mean over all elements per quantizer. Recipes reduce them.
     layers
         Per-quantizer contributions, K tensors of shape (B, D, F), each straight-through to the
         encoder; ``layers[0]`` is Q_1, what semantic distillation reads.

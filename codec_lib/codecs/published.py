@@ -1,8 +1,8 @@
 r"""Load checkpoints in the key layout that EnCodec's descendants share.
 
 SpeechTokenizer and DM-Codec publish the same 166 keys (192 with Snake): ``encoder.model.N``,
-``decoder.model.N``, ``quantizer.vq.layers.k._codebook`` and a linear projection. Every published key
-is computed from our own module tree, so a key too many or too few is found and named.
+``decoder.model.N``, ``quantizer.vq.layers.k._codebook`` and a linear projection. Every published
+key is computed from our own module tree, so a key too many or too few is found and named.
 
 Notebook: 10_speechtokenizer. Leaves out: optimiser states of trainers. Read next: ``hub.py``.
 """

@@ -1,11 +1,11 @@
 r"""SpeechTokenizer: a residual quantizer whose first codebook is taught by HuBERT.
 
-[Zhang 2024]: an EnCodec-like network with a bidirectional LSTM in the encoder. A linear map A of the
-first quantizer's output Q_1 is compared with a self-supervised teacher (Eq. 2) or with its units
-(Eq. 3), so codebook 1 carries content and codebooks 2 to 8 carry the rest (timbre, prosody, noise).
+[Zhang 2024]: an EnCodec-like network with a bidirectional LSTM in the encoder. A linear map A of
+the first quantizer's output Q_1 is compared with a self-supervised teacher (Eq. 2) or with its
+units (Eq. 3), so codebook 1 carries content and codebooks 2 to 8 the rest (timbre, prosody, noise).
 
-``paper`` is the published network to the parameter; ``small`` keeps bottleneck and losses and stands
-on the spectral backbone. Losses are in ``losses/``, the teacher in ``teachers/``. Notebook:
+``paper`` is the published network to the parameter; ``small`` keeps bottleneck and losses and
+stands on the spectral backbone. Losses are in ``losses/``, the teacher in ``teachers/``. Notebook:
 10_speechtokenizer. Read next: ``codecs/published.py``, then ``training/steps.py``.
 """
 
@@ -123,8 +123,8 @@ def swap_codebooks(
 ) -> Codes:
     r"""Take some codebooks from another utterance: one-shot voice conversion.
 
-    Keeps the content's codebook 1 and takes the timbre's codebooks 2 to n [Zhang 2024, section 4.5].
-    A shorter timbre is repeated circularly, a longer one is cut.
+    Keeps the content's codebook 1 and takes the timbre's codebooks 2 to n [Zhang 2024]. A shorter
+    timbre is repeated circularly, a longer one is cut.
 
     Parameters
     ----------
