@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codec_lib.quantizers.nearest import cluster_sums, half_norms, kmeans, nearest
 from codec_lib.quantizers.ranks import draw_rows, own_rows, row_range, sum_over_ranks
 from codec_lib.quantizers.rows import check_choice, check_sizes
+from codec_lib.quantizers.search import cluster_sums, half_norms, kmeans, nearest
 
 DEAD_FRACTION = 0.1
 """A code is dead when it gets less than a tenth of an average code's vectors."""

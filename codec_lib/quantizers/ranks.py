@@ -6,7 +6,7 @@ summed over ranks, and random rows are chosen by their number in the joint batch
 that every rank seeds alike. Two ranks then learn what one process learns from the joint batch.
 
 Left out: gathering the vectors themselves (only sums and the chosen rows travel).
-Notebook: ``02_vector_quantization``. Read next: ``nearest.py``.
+Notebook: ``02_vector_quantization``. Read next: ``search.py``.
 """
 
 from __future__ import annotations

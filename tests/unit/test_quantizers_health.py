@@ -1,0 +1,82 @@
+"""Codebook health: known values, windows and the alarm."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from codec_lib.quantizers import HealthTracker, codebook_health, usage_alarms
+from codec_lib.quantizers.health import code_counts, entropy_bits
+
+
+def test_even_use_is_full_health():
+    health = codebook_health(torch.arange(16).view(1, 1, 16), 16)
+    assert health["usage"].item() == 1 and health["dead_codes"].item() == 0
+    assert health["perplexity"].item() == pytest.approx(16, rel=1e-5)
+    assert health["entropy_rate"].item() == pytest.approx(4, rel=1e-5)
+
+
+def test_known_entropy_per_codebook():
+    codes = torch.tensor([[[0, 0, 0, 1], [2, 2, 2, 2]]])
+    health = codebook_health(codes, 4)
+    expected = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
+    assert health["entropy_rate"].tolist() == pytest.approx([expected, 0.0])
+    assert health["usage"].tolist() == [0.5, 0.25] and health["dead_codes"].tolist() == [2, 3]
+    assert health["perplexity"].tolist() == pytest.approx([2**expected, 1.0])
+
+
+def test_counts_of_two_shapes_and_errors():
+    codes = torch.tensor([[0, 1], [1, 1]])
+    assert code_counts(codes, 3).tolist() == [[1, 3, 0]]
+    assert torch.equal(code_counts(codes, 3), code_counts(codes.unsqueeze(1), 3))
+    with pytest.raises(ValueError, match="expected \\(B, K, F\\)"):
+        code_counts(torch.zeros(3, dtype=torch.int64), 4)
+    with pytest.raises(ValueError, match="expected 0 to 2"):
+        code_counts(torch.tensor([[3]]), 3)
+    assert entropy_bits(torch.zeros(4)).item() == 0
+
+
+def test_bigram_rate_sees_what_frequencies_do_not():
+    alternating = torch.tensor([0, 1] * 500).view(1, 1, -1)
+    health = codebook_health(alternating, 2, bigram=True)
+    assert health["entropy_rate"].item() == pytest.approx(1, rel=1e-3)
+    assert health["bigram_entropy_rate"].item() < 1e-3
+    random = torch.randint(0, 2, (1, 1, 20000))
+    assert codebook_health(random, 2, bigram=True)["bigram_entropy_rate"] > 0.99
+
+
+def test_tracker_looks_back_over_its_window():
+    tracker = HealthTracker(num_quantizers=2, codebook_size=4, window=2)
+    assert tracker.compute()["usage"].tolist() == [0, 0]
+    for code in (0, 1, 2):
+        tracker.update(torch.full((1, 2, 3), code))
+    assert tracker.counts().tolist() == [[0, 3, 3, 0]] * 2  # the first batch is forgotten
+    tracker.update(torch.full((1, 1, 3), 3))  # one codebook in use
+    assert tracker.counts().tolist() == [[0, 0, 3, 3], [0, 0, 3, 0]]
+    assert tracker.compute("cpu")["usage"].tolist() == [0.5, 0.25]
+    with pytest.raises(ValueError, match="at most 2"):
+        tracker.update(torch.zeros(1, 3, 5, dtype=torch.int64))
+    with pytest.raises(ValueError, match="window"):
+        HealthTracker(1, 4, window=0)
+
+
+def test_alarm_fires_on_a_collapsed_codebook_only():
+    tracker = HealthTracker(num_quantizers=3, codebook_size=64)
+    codes = torch.stack([torch.arange(64), torch.zeros(64).long(), torch.arange(64) % 6])
+    tracker.update(codes.unsqueeze(0))
+    alarms = tracker.alarms()
+    assert len(alarms) == 2
+    assert alarms[0].startswith("codebook 1: usage 1.6 % (1 of 64 codes over 64 vectors)")
+    assert alarms[1].startswith("codebook 2: usage 9.4 %")
+
+
+def test_alarm_waits_until_it_can_judge():
+    few = torch.zeros(1, 1000)
+    few[0, :20] = 1  # 20 vectors on 20 codes of 1000: nothing wrong
+    assert usage_alarms(few) == []
+    assert usage_alarms(torch.zeros(1, 1000)) == []
+    few[0] = 0
+    few[0, 3] = 20  # all 20 on one code
+    assert len(usage_alarms(few)) == 1
