@@ -55,7 +55,7 @@ def show_source(obj: Callable | type, docstring: bool = False) -> None:
     file = Path(inspect.getsourcefile(obj) or "?")
     place = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file.name
     body = highlight(
-        code if docstring else _without_docstrings(code),
+        code if docstring else without_docstrings(code),
         PythonLexer(),
         HtmlFormatter(noclasses=True),
     )
@@ -63,7 +63,8 @@ def show_source(obj: Callable | type, docstring: bool = False) -> None:
     display(HTML(f"<div class='source' style='font-size:90%'>{caption}{body}</div>"))
 
 
-def _without_docstrings(code: str) -> str:
+def without_docstrings(code: str) -> str:
+    """Return Python code with the docstrings of its functions and classes left out."""
     lines = code.splitlines()
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, ast.FunctionDef | ast.ClassDef) or not ast.get_docstring(node):

@@ -1,0 +1,104 @@
+r"""Student versions: the same notebooks without the solutions, which move to a file beside them.
+
+A master holds, for each exercise, a stub (tag ``exercise``) that raises ``NotImplementedError``, a
+solution (tag ``solution``) and a check (tag ``check``). Notebook: every one with exercises. Leaves
+out: running them (the tests do). Read next: nothing, this is the last file of the presentation.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from codec_lib.cells import ROOT
+
+
+def tags(cell: Any) -> set[str]:
+    """Return the tags of a cell."""
+    return set(cell.get("metadata", {}).get("tags", []))
+
+
+def make_student(master: Any) -> tuple[Any, Any]:
+    r"""Split a master notebook.
+
+    Parameters
+    ----------
+    master
+        A notebook node; it is not changed.
+
+    Returns
+    -------
+    tuple
+        The student version (no solutions, check cells may raise) and the notebook of solutions
+        (task, solution, check).
+
+    Raises
+    ------
+    ValueError
+        If an exercise lacks its solution or its check.
+    """
+    problems = exercise_problems(master)
+    if problems:
+        raise ValueError("; ".join(problems))
+    copy = nbformat.from_dict(master)
+    version, solutions = nbformat.v4.new_notebook(), nbformat.v4.new_notebook()
+    version.metadata = solutions.metadata = copy.metadata
+    for index, cell in enumerate(copy.cells):
+        if "solution" in tags(cell):
+            task = copy.cells[index - 2]
+            solutions.cells += [task] * (task.cell_type == "markdown") + [cell]
+            continue
+        if "check" in tags(cell):
+            solutions.cells.append(nbformat.from_dict(cell))
+            cell.metadata["tags"] = sorted(tags(cell) | {"raises-exception"})
+        version.cells.append(cell)
+    return version, solutions
+
+
+def exercise_problems(master: Any) -> list[str]:
+    """Return which exercises break the order stub, solution, check, or solve something else."""
+    problems = []
+    cells = [cell for cell in master.cells if cell.cell_type == "code"]
+    for index, cell in enumerate(cells):
+        if "exercise" not in tags(cell):
+            continue
+        name = f"exercise {cell.get('id', index)}"
+        after = [tags(other) for other in cells[index + 1 : index + 3]]
+        if len(after) < 2 or "solution" not in after[0] or "check" not in after[1]:
+            problems.append(f"{name}: expected a solution cell and a check cell after it")
+            continue
+        if "NotImplementedError" not in cell.source:
+            problems.append(f"{name}: expected the stub to raise NotImplementedError")
+        missing = defined(cell.source) - defined(cells[index + 1].source)
+        if missing:
+            problems.append(f"{name}: the solution does not define {', '.join(sorted(missing))}")
+    return problems
+
+
+def defined(source: str) -> set[str]:
+    """Return the names of functions and classes that a cell defines, with their arguments."""
+    names = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef):
+            names.add(f"{node.name}({', '.join(arg.arg for arg in node.args.args)})")
+        elif isinstance(node, ast.ClassDef):
+            names.add(node.name)
+    return names
+
+
+def write_all(entries: Iterable[Mapping[str, Any]], out: Path) -> list[Path]:
+    """Write the student version of each notebook of the manifest and return the files."""
+    written = []
+    (out / "solutions").mkdir(parents=True, exist_ok=True)
+    for entry in entries:
+        name = f"{entry['file']}.ipynb"
+        master = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+        version, solutions = make_student(master)
+        nbformat.write(version, out / name)
+        nbformat.write(solutions, out / "solutions" / name)
+        written.append(out / name)
+    return written

@@ -1,0 +1,84 @@
+"""Student versions lack the solutions and run, raising nothing but NotImplementedError."""
+
+import os
+
+import nbclient
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from codec_lib import course, nb, student
+
+MASTERS = sorted((nb.ROOT / "notebooks").glob("*.ipynb"))
+
+
+def tagged(source, tag):
+    return new_code_cell(source, metadata={"tags": [tag]})
+
+
+def exercise(stub="def half(x):\n    raise NotImplementedError", name="half"):
+    return [
+        new_markdown_cell("**Exercise 1.** Halve it."),
+        tagged(stub, "exercise"),
+        tagged(f"def {name}(x):\n    return x / 2", "solution"),
+        tagged("assert half(4) == 2", "check"),
+    ]
+
+
+def test_solutions_move_to_their_own_notebook():
+    version, solutions = student.make_student(new_notebook(cells=exercise()))
+    assert [sorted(student.tags(cell)) for cell in version.cells] == [
+        [],
+        ["exercise"],
+        ["check", "raises-exception"],
+    ]
+    assert "return x / 2" not in "".join(cell.source for cell in version.cells)
+    assert [cell.cell_type for cell in solutions.cells] == ["markdown", "code", "code"]
+    assert "return x / 2" in solutions.cells[1].source
+
+
+@pytest.mark.parametrize(
+    ("cells", "problem"),
+    [
+        (exercise()[:2], "expected a solution cell"),
+        (exercise(name="third"), "does not define half"),
+        (exercise(stub="def half(x):\n    return 0"), "raise NotImplementedError"),
+    ],
+)
+def test_an_exercise_without_its_parts_is_refused(cells, problem):
+    with pytest.raises(ValueError, match=problem):
+        student.make_student(new_notebook(cells=cells))
+
+
+@pytest.mark.parametrize("path", MASTERS, ids=lambda path: path.stem)
+def test_every_exercise_has_a_solution_and_a_check(path):
+    master = nbformat.read(path, as_version=4)
+    assert student.exercise_problems(master) == []
+    assert sum("exercise" in student.tags(cell) for cell in master.cells) >= 2
+
+
+@pytest.mark.parametrize("path", MASTERS, ids=lambda path: path.stem)
+def test_the_student_version_runs(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("CODEC_PROFILE", "smoke")
+    monkeypatch.setenv("CODEC_LIB_BUILD", str(tmp_path))
+    version, _ = student.make_student(nbformat.read(path, as_version=4))
+    client = nbclient.NotebookClient(version, timeout=300, kernel_name="python3")
+    client.execute(cwd=str(path.parent))
+    raised = {
+        (output["ename"], "check" in student.tags(cell))
+        for cell in version.cells
+        for output in cell.get("outputs", [])
+        if output["output_type"] == "error"
+    }
+    assert raised == {("NotImplementedError", True)}
+    assert os.environ["CODEC_PROFILE"] == "smoke"
+
+
+def test_every_notebook_is_in_the_manifest():
+    entries = course.read_manifest(nb.ROOT / "notebooks" / "manifest.yml")
+    names = [entry["file"] for entry in entries]
+    assert names == sorted(set(names))
+    assert {path.stem for path in MASTERS} <= set(names)
+    for entry in entries:
+        assert set(entry["timeout"]) == set(nb.PROFILES)
+        assert {"title", "question", "device", "consumes", "produces"} <= set(entry)

@@ -1,0 +1,71 @@
+"""Figures: units on every axis, one range across a comparison, nothing left open."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from codec_lib import plotting
+
+RATE = 16000
+WAV = torch.sin(2 * torch.pi * 1000 * torch.arange(RATE // 2) / RATE)[None, None]  # (1, 1, T)
+
+
+def figures():
+    codes = torch.randint(0, 16, (1, 3, 25))
+    return {
+        "waveform": plotting.waveform(WAV, RATE, [SimpleNamespace(symbol="AA", start=0, end=4000)]),
+        "stft": plotting.spectrograms({"a": WAV, "b": 0.1 * WAV}, RATE),
+        "mel": plotting.spectrograms({"a": WAV}, RATE, kind="mel", n_mels=40),
+        "curves": plotting.curves({"x": ([1, 2], [3, 4], [2, 3], [4, 5])}, "step", "loss"),
+        "bars": plotting.bars(
+            {"A": {"u": 1.0, "v": 2.0}, "B": {"u": 2.0, "v": 1.0}}, "count", "set"
+        ),
+        "usage": plotting.codebook_usage(codes, 16),
+        "raster": plotting.code_raster(codes, 16, 50.0),
+        "scatter": plotting.scatter({"a": torch.rand(5, 2), "b": torch.rand(5, 2)}, "x", "y"),
+    }
+
+
+def test_every_axis_is_labelled_on_white_and_no_figure_stays_open():
+    for name, fig in figures().items():
+        shown = [ax for ax in fig.axes if ax.get_visible()]
+        assert any(ax.get_xlabel() for ax in shown), name
+        assert any(ax.get_ylabel() for ax in shown), name
+        assert fig.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+    assert plt.get_fignums() == []
+
+
+def test_spectrograms_share_one_range():
+    fig = plotting.spectrograms({"a": WAV, "b": 0.01 * WAV}, RATE, range_db=60)
+    limits = {ax.images[0].get_clim() for ax in fig.axes if ax.images}
+    assert len(limits) == 1
+    low, high = limits.pop()
+    assert high - low == pytest.approx(60)
+
+
+def test_a_full_scale_sine_is_at_zero_db_in_its_bin():
+    level = plotting.spectrogram_db(WAV)  # (257, F)
+    middle = level[:, level.shape[1] // 2]
+    assert int(middle.argmax()) == 32  # 1000 Hz of bins 31.25 Hz apart
+    assert float(middle.max()) == pytest.approx(0.0, abs=0.1)
+    assert float(level.min()) >= -100.0
+
+
+def test_mel_scales_differ():
+    htk, slaney = (plotting.mel_db(WAV, RATE, mel_scale=scale) for scale in ("htk", "slaney"))
+    assert htk.shape == slaney.shape == (80, 32)
+    assert int(htk[:, 16].argmax()) != int(slaney[:, 16].argmax())
+
+
+def test_usage_sums_to_all_frames():
+    fig = plotting.codebook_usage(torch.tensor([0, 0, 0, 1]), 4)
+    assert fig.axes[0].lines[0].get_ydata() == pytest.approx([75, 25, 0, 0])
+    np.testing.assert_allclose(fig.axes[0].lines[-1].get_ydata(), 25)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind: got 'cqt'"):
+        plotting.spectrograms({"a": WAV}, RATE, kind="cqt")
