@@ -187,7 +187,7 @@ class LogMelFrames(nn.Module):
             n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate
         )
         self.register_buffer("filters", filters, persistent=False)  # (n_fft / 2 + 1, M)
-        self.context = -(-(n_fft - hop_length) // (2 * hop_length))  # frames on each side
+        self.context = -(-(n_fft - self.step) // (2 * hop_length))  # frames on each side
 
     def forward(self, wav: Tensor) -> Tensor:
         """Map (B, 1, T) to (B, F, subframes * M)."""

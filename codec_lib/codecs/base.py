@@ -103,6 +103,8 @@ class Codec(nn.Module):
         Hz, samples per frame, frames per second.
     num_quantizers, codebook_size
         Codebooks built, entries of each.
+    card, fingerprint
+        What a checkpoint says about itself, and which it is; empty for random weights.
     """
 
     name: ClassVar[str] = ""
@@ -119,6 +121,8 @@ class Codec(nn.Module):
         self.sample_rate, self.hop_length = config.sample_rate, config.hop_length
         self.frame_rate = self.sample_rate / self.hop_length
         self.num_quantizers, self.codebook_size = config.num_quantizers, config.codebook_size
+        self.card: dict[str, Any] = {}  # hub.load fills these two in
+        self.fingerprint = ""
 
     @property
     def device(self) -> torch.device:
@@ -180,7 +184,7 @@ class Codec(nn.Module):
         torch.Size([1, 2, 50])
         """
         n_q = self._check_n_q(n_q)
-        self._check_wav(wav)
+        self.check_wav(wav)
         if sample_rate is not None and sample_rate != self.sample_rate:
             raise ValueError(
                 f"sample_rate: got {sample_rate} Hz, expected {self.sample_rate} Hz; "
@@ -222,7 +226,7 @@ class Codec(nn.Module):
                 "hint: Codes(tensor, num_samples)"
             )
         codes = codes if layers is None else codes.select(layers)
-        self._check_codes(codes)
+        self.check_codes(codes)
         return self.decoder(self.latent(codes))[..., : codes.num_samples]
 
     def latent(self, codes: Codes) -> Tensor:
@@ -249,7 +253,7 @@ class Codec(nn.Module):
         CodecOutput
             Reconstruction (B, 1, T), codes, latents, losses and projections.
         """
-        self._check_wav(wav)
+        self.check_wav(wav)
         z = self.encoder(wav)  # (B, D, F)
         quantized: QuantizerOutput = self.quantizer(z, n_q=n_q)
         wav_hat = self.decoder(quantized.z_q)[..., : wav.shape[-1]]  # (B, 1, T)
@@ -285,7 +289,7 @@ class Codec(nn.Module):
             raise ValueError(f"n_q: got {n_q}, expected 1 to {self.num_quantizers}")
         return n_q
 
-    def _check_wav(self, wav: Tensor) -> None:
+    def check_wav(self, wav: Tensor) -> None:
         """Check type, dtype and shape of a waveform; cheap enough for every training step."""
         if isinstance(wav, Tensor) and wav.ndim in (1, 2):
             missing = "wav[None, None]" if wav.ndim == 1 else "wav[:, None]"
@@ -305,7 +309,7 @@ class Codec(nn.Module):
         if wav.numel() == 0:
             raise ValueError(f"wav: got the empty shape {tuple(wav.shape)}, expected samples")
 
-    def _check_codes(self, codes: Codes) -> None:
+    def check_codes(self, codes: Codes) -> None:
         """Check that codes can be this codec's."""
         frames, expected = codes.codes.shape[-1], num_frames(codes.num_samples, self.hop_length)
         if codes.lengths is None and frames != expected:

@@ -1,0 +1,208 @@
+r"""Encode and decode audio of any length in bounded memory, by chunks with context.
+
+A chunk is run with as many frames before and after it as one output can depend on (the receptive
+field), and only its own frames are kept. Where the receptive field is finite (the spectral
+backbone, SEANet without LSTM) the codes equal those of the whole file. An LSTM remembers
+everything: there chunks differ from the whole near their borders, and ``exact=False`` must say that
+this is accepted.
+
+Notebook: 10_speechtokenizer. Leaves out: real-time streaming. Read next: ``bitstream.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from codec_lib.blocks.conv import num_frames
+from codec_lib.codecs.base import Codec
+from codec_lib.shapes import Codes, check_shape
+
+LSTM_CONTEXT_SECONDS = 2.0  # an LSTM's state is mostly forgotten after it; not exact
+
+
+def is_exact(codec: Codec) -> bool:
+    r"""Return whether chunks give what the whole file gives: True for finite receptive fields.
+
+    Examples
+    --------
+    >>> from codec_lib.codecs.registry import build
+    >>> is_exact(build("speechtokenizer", "smoke"))
+    True
+    """
+    return None not in (_receptive_field(codec.encoder), _receptive_field(codec.decoder))
+
+
+def encode_blocks(
+    codec: Codec,
+    blocks: Iterable[Tensor],
+    n_q: int | None = None,
+    chunk_seconds: float = 20.0,
+    exact: bool = True,
+) -> Codes:
+    r"""Encode a waveform that arrives in blocks, e.g. from ``audio.read_blocks``.
+
+    Parameters
+    ----------
+    codec
+        Any codec with a fixed frame rate.
+    blocks
+        Pieces of one waveform in order, each (1, t) float32 at the codec's rate, of any lengths.
+    n_q
+        Codebooks to use; None for all.
+    chunk_seconds
+        Length of a chunk, s; memory grows with it, overhead shrinks with it.
+    exact
+        False accepts a codec whose chunks are not exact.
+
+    Returns
+    -------
+    Codes
+        Of the whole waveform, shape (1, n_q, F).
+
+    Raises
+    ------
+    ValueError
+        If the codec is not exact and ``exact`` is True, or there is no audio.
+
+    Examples
+    --------
+    >>> from codec_lib.codecs.registry import build
+    >>> codec = build("speechtokenizer", "smoke")
+    >>> encode_blocks(codec, [torch.zeros(1, 10000)] * 4, n_q=2).codes.shape
+    torch.Size([1, 2, 125])
+    """
+    hop = codec.hop_length
+    context = _context(codec, codec.encoder, exact)
+    chunk = _chunk_frames(codec, chunk_seconds)
+    buffer = torch.zeros(1, 0)
+    start = done = 0  # frames: where the buffer starts, what is encoded
+    total = 0  # samples seen
+    kept: list[Tensor] = []
+    for block in blocks:
+        check_shape(block, "1 t", name="block")
+        total += block.shape[-1]
+        buffer = torch.cat([buffer, block], dim=-1)
+        while buffer.shape[-1] >= (done + chunk + context - start) * hop:
+            window = buffer[:, : (done + chunk + context - start) * hop]
+            kept.append(_encode_window(codec, window, n_q, done - start, chunk))
+            done += chunk
+            forget = max(0, done - context) - start
+            buffer, start = buffer[:, forget * hop :], start + forget
+    if total == 0:
+        raise ValueError("blocks: got no samples, expected at least one")
+    rest = num_frames(total, hop) - done
+    if rest:
+        kept.append(_encode_window(codec, buffer, n_q, done - start, rest))
+    return Codes(torch.cat(kept, dim=-1), total)
+
+
+def encode_long(
+    codec: Codec,
+    wav: Tensor,
+    n_q: int | None = None,
+    chunk_seconds: float = 20.0,
+    exact: bool = True,
+) -> Codes:
+    r"""Encode one waveform that is in memory; arguments as in ``encode_blocks``.
+
+    Parameters
+    ----------
+    wav
+        Shape (1, 1, T).
+    """
+    check_shape(wav, "1 1 T", name="wav")
+    chunk = _chunk_frames(codec, chunk_seconds) * codec.hop_length
+    return encode_blocks(codec, wav[0].split(chunk, dim=-1), n_q, chunk_seconds, exact)
+
+
+def decode_blocks(
+    codec: Codec,
+    codes: Codes,
+    layers: Sequence[int] | None = None,
+    chunk_seconds: float = 20.0,
+    exact: bool = True,
+) -> Iterator[Tensor]:
+    r"""Decode codes of any length, yielding the waveform in blocks.
+
+    Parameters
+    ----------
+    codec, chunk_seconds, exact
+        As in ``encode_blocks``.
+    codes
+        Shape (B, K, F).
+    layers
+        Codebooks to use, as in ``codec.decode``.
+
+    Yields
+    ------
+    Tensor
+        The next samples, shape (B, 1, t); ``codes.num_samples`` in all.
+
+    Raises
+    ------
+    ValueError
+        If the codec is not exact and ``exact`` is True.
+    """
+    hop, frames = codec.hop_length, codes.codes.shape[-1]
+    codes = codes if layers is None else codes.select(layers)
+    context = _context(codec, codec.decoder, exact)
+    chunk = _chunk_frames(codec, chunk_seconds)
+    return (
+        _decode_window(codec, codes, first, min(first + chunk, frames), context)
+        for first in range(0, frames, chunk)
+        if first * hop < codes.num_samples
+    )
+
+
+def decode_long(
+    codec: Codec,
+    codes: Codes,
+    layers: Sequence[int] | None = None,
+    chunk_seconds: float = 20.0,
+    exact: bool = True,
+) -> Tensor:
+    r"""Decode to one waveform, shape (B, 1, T); arguments as in ``decode_blocks``."""
+    return torch.cat(list(decode_blocks(codec, codes, layers, chunk_seconds, exact)), dim=-1)
+
+
+def _encode_window(codec: Codec, window: Tensor, n_q: int | None, skip: int, keep: int) -> Tensor:
+    """Encode a window (1, t) and return the codes of its frames skip .. skip + keep."""
+    codes = codec.encode(window[None].to(codec.device), n_q).codes
+    return codes[..., skip : skip + keep].cpu()
+
+
+def _decode_window(codec: Codec, codes: Codes, first: int, last: int, context: int) -> Tensor:
+    """Decode frames first .. last with context around them and return their samples."""
+    hop, frames = codec.hop_length, codes.codes.shape[-1]
+    start, end = max(0, first - context), min(frames, last + context)
+    part = Codes(codes.codes[..., start:end], (end - start) * hop, layers=codes.layers)
+    wav = codec.decode(part.to(codec.device))[..., (first - start) * hop :]
+    return wav[..., : min(last * hop, codes.num_samples) - first * hop].cpu()
+
+
+def _receptive_field(module: nn.Module) -> int | None:
+    """Return the frames on each side that an output depends on; None where it is unbounded."""
+    return getattr(module, "receptive_field", None)
+
+
+def _context(codec: Codec, module: nn.Module, exact: bool) -> int:
+    """Return the frames of context, or raise where they cannot suffice."""
+    field = _receptive_field(module)
+    if field is not None:
+        return field
+    if exact:
+        raise ValueError(
+            f"exact: got True, but the {type(module).__name__} of {codec.name} has an LSTM and "
+            "depends on the whole file; exact=False accepts codes that differ near chunk borders"
+        )
+    return round(LSTM_CONTEXT_SECONDS * codec.frame_rate)
+
+
+def _chunk_frames(codec: Codec, chunk_seconds: float) -> int:
+    """Return the frames of a chunk."""
+    if not chunk_seconds > 0:
+        raise ValueError(f"chunk_seconds: got {chunk_seconds}, expected more than 0")
+    return max(1, round(chunk_seconds * codec.frame_rate))
