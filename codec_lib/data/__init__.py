@@ -1,0 +1,22 @@
+r"""Speech to train on and to measure with: synthetic, recorded, cut into crops.
+
+``corpus(name)`` is the one door: it returns a ``Corpus`` of ``Utterance``; ``CropDataset`` cuts
+training crops out of it. Read next: ``utterances.py``.
+"""
+
+from .corpora import corpus, describe, join
+from .segments import CropDataset, batches
+from .synthetic import make_synthetic
+from .utterances import Corpus, Phoneme, Utterance
+
+__all__ = [
+    "Corpus",
+    "CropDataset",
+    "Phoneme",
+    "Utterance",
+    "batches",
+    "corpus",
+    "describe",
+    "join",
+    "make_synthetic",
+]

@@ -1,0 +1,135 @@
+r"""Read and write the manifest form: a folder with ``manifest.csv`` and its audio.
+
+Columns: ``utterance_id, audio_path, speaker_id, language, text, label, tone, split``, empty where
+unknown, paths relative to the folder; optionally ``sex, sample_rate, num_samples``. Phonemes, where
+there are any, stand in ``phonemes.jsonl``: ``{"utterance_id": ..., "phonemes": [[symbol, start,
+end], ...]}`` in samples. No paper. Used by notebook 01. Read next: ``layouts.py``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from .utterances import Corpus, Phoneme, Utterance
+
+COLUMNS = (
+    "utterance_id",
+    "audio_path",
+    "speaker_id",
+    "language",
+    "text",
+    "label",
+    "tone",
+    "split",
+)
+_OPTIONAL = ("sex", "sample_rate", "num_samples")
+
+
+def read_manifest(folder: str | Path, sample_rate: int = 16000) -> Corpus:
+    r"""Read a folder in the manifest form.
+
+    Parameters
+    ----------
+    folder
+        Holds ``manifest.csv``.
+    sample_rate
+        Hz at which the corpus is heard.
+
+    Returns
+    -------
+    Corpus
+        In the order of the manifest, named after the folder.
+
+    Raises
+    ------
+    ValueError
+        If the manifest is missing, lacks a column, names an utterance twice, or is empty.
+    """
+    root = Path(folder)
+    path = root / "manifest.csv"
+    if not path.is_file():
+        raise ValueError(f"{root}: got no manifest.csv, expected a folder in the manifest form")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in COLUMNS[:2] if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(
+                f"{path}: got columns {reader.fieldnames}, expected also {missing} "
+                f"(all: {', '.join(COLUMNS)})"
+            )
+        rows = list(reader)
+    phonemes = _read_phonemes(root / "phonemes.jsonl")
+    utterances = [_utterance(root, row, phonemes) for row in rows]
+    names = [utterance.utterance_id for utterance in utterances]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"{path}: got utterance_id {twice!r} more than once, expected unique names"
+        )
+    return Corpus(root.name, utterances, sample_rate)
+
+
+def write_manifest(folder: str | Path, utterances: Sequence[Utterance]) -> None:
+    r"""Write ``manifest.csv`` and, where there are phonemes, ``phonemes.jsonl``.
+
+    Parameters
+    ----------
+    folder
+        Existing folder above all the audio files.
+    utterances
+        In the order to keep.
+
+    Raises
+    ------
+    ValueError
+        If an audio file lies outside the folder.
+    """
+    root = Path(folder)
+    with (root / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS + _OPTIONAL)
+        for utterance in utterances:
+            if not Path(utterance.audio_path).is_relative_to(root):
+                raise ValueError(
+                    f"audio_path: got {utterance.audio_path}, expected a file under {root}"
+                )
+            row = {name: getattr(utterance, name) for name in COLUMNS + _OPTIONAL}
+            row["audio_path"] = Path(utterance.audio_path).relative_to(root).as_posix()
+            writer.writerow(row.values())
+    if any(utterance.phonemes for utterance in utterances):
+        with (root / "phonemes.jsonl").open("w", encoding="utf-8") as file:
+            for utterance in utterances:
+                listed = [[phone.symbol, phone.start, phone.end] for phone in utterance.phonemes]
+                entry = {"utterance_id": utterance.utterance_id, "phonemes": listed}
+                file.write(json.dumps(entry) + "\n")
+
+
+def _utterance(
+    root: Path, row: dict[str, str], phonemes: dict[str, tuple[Phoneme, ...]]
+) -> Utterance:
+    """Make one utterance of one row."""
+    known = {name: (row.get(name) or "").strip() for name in (*COLUMNS[2:], "sex")}
+    name = row["utterance_id"]
+    return Utterance(
+        utterance_id=name,
+        audio_path=str(root / row["audio_path"]),
+        sample_rate=int(row.get("sample_rate") or 0),
+        num_samples=int(row.get("num_samples") or 0),
+        phonemes=phonemes.get(name, ()),
+        **known,
+    )
+
+
+def _read_phonemes(path: Path) -> dict[str, tuple[Phoneme, ...]]:
+    """Read the alignment file: utterance name to phonemes; empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    aligned = {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            entry = json.loads(line)
+            aligned[entry["utterance_id"]] = tuple(Phoneme(*item) for item in entry["phonemes"])
+    return aligned

@@ -1,0 +1,366 @@
+r"""Make the default corpus: English speech with exact phoneme boundaries, offline, in seconds.
+
+espeak-ng reads sentences from ``data/sentences`` in 72 voices. Utterance k depends on the seed and
+on k alone, so a longer corpus begins with the shorter one, and the same seed gives the same bytes.
+Of every ten utterances eight are for training, one for development, one for test; the three share
+no sentence, no speaker and no voice variant. Level (-30 to -18 dB) and, in half of the utterances, a
+faint noise floor (30 to 50 dB below the speech) vary.
+
+Formant synthesis is clear but monotonous: scores on it are better than on recorded speech.
+No paper. Used by notebook 01. Leaves out: other languages, reverberation, emotion.
+Read next: ``segments.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec_lib import audio, paths
+
+from . import espeak
+from .manifests import read_manifest, write_manifest
+from .phonemes import SILENCE, align, to_symbol
+from .utterances import Corpus, Phoneme, Utterance
+
+RECIPE_VERSION = 1  # raise it when what is made changes: corpora on disk are then made again
+_PATTERN = ("train",) * 8 + ("dev", "test")  # split of utterance k is _PATTERN[k % 10]
+_SPEAKERS_PER_SEX = {"train": 28, "dev": 4, "test": 4}
+# Variants of espeak-ng that sound like people (no whisper, robots, or croaks), by split and sex.
+_VARIANTS = {
+    ("train", "F"): "f1 f2 f3 f5 Annie Alicia Andrea aunty belinda steph shelby",
+    ("train", "M"): "m1 m2 m3 m4 m5 m8 Alex Diogo Lee Reed boris",
+    ("dev", "F"): "linda grandma",
+    ("dev", "M"): "m6 miguel",
+    ("test", "F"): "f4 anika",
+    ("test", "M"): "m7 edward2",
+}
+# Accent, and whether it speaks the r in "letter".
+_ACCENTS = {
+    "en-us": True,
+    "en-gb-x-rp": False,
+    "en-us-nyc": True,
+    "en-gb-scotland": True,
+    "en": False,
+}
+_SMALL, _DEFAULT_HOURS = 60, 1.0  # utterances of "synthetic/small"; hours of "synthetic"
+
+
+@dataclass(frozen=True)
+class Speaker:
+    r"""A voice of the corpus.
+
+    Attributes
+    ----------
+    name
+        E.g. ``"F07-en-us+f2"``.
+    split, sex
+        ``"train"``, ``"dev"`` or ``"test"``; ``"F"`` or ``"M"``.
+    accent, variant
+        espeak-ng's language and variant.
+    pitch, rate, pitch_range
+        Habits of the voice, in the units of ``espeak.speak``.
+    """
+
+    name: str
+    split: str
+    sex: str
+    accent: str
+    variant: str
+    pitch: int
+    rate: int
+    pitch_range: int
+
+
+@cache
+def speakers(split: str) -> tuple[Speaker, ...]:
+    r"""List the voices of one split, as many female as male; the same ones for every seed.
+
+    Parameters
+    ----------
+    split
+        ``"train"`` (56 voices), ``"dev"`` (8) or ``"test"`` (8).
+
+    Returns
+    -------
+    tuple[Speaker, ...]
+        In a fixed order.
+    """
+    voices = []
+    for sex in "FM":
+        variants = _VARIANTS[split, sex].split()
+        for number in range(_SPEAKERS_PER_SEX[split]):
+            rng = np.random.default_rng((ord(sex), *split.encode(), number))
+            # 5 accents and 11 variants have no common divisor: pairs repeat only after 55 voices.
+            accent = list(_ACCENTS)[number % len(_ACCENTS)]
+            variant = variants[number % len(variants)]
+            voices.append(
+                Speaker(
+                    name=f"{sex}{split}{number:02d}-{accent}+{variant}",
+                    split=split,
+                    sex=sex,
+                    accent=accent,
+                    variant=variant,
+                    pitch=int(rng.integers(25, 76)),
+                    rate=int(rng.integers(140, 211)),
+                    pitch_range=int(rng.integers(30, 91)),
+                )
+            )
+    return tuple(voices)
+
+
+@cache
+def sentences(split: str) -> tuple[str, ...]:
+    r"""Read the sentences of one split from ``data/sentences/english_<split>.txt``.
+
+    Parameters
+    ----------
+    split
+        ``"train"``, ``"dev"`` or ``"test"``.
+
+    Returns
+    -------
+    tuple[str, ...]
+        In the order of the file; blank lines and lines that begin with ``#`` left out.
+
+    Raises
+    ------
+    ValueError
+        If there is no such list.
+    """
+    path = paths.data_root() / "sentences" / f"english_{split}.txt"
+    if not path.is_file():
+        raise ValueError(f"sentences: got split {split!r}, expected one with a list at {path}")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def make_synthetic(
+    root: str | Path,
+    hours: float | None = None,
+    num_utterances: int | None = None,
+    seed: int = 0,
+    sample_rate: int = 16000,
+    noise: bool = True,
+) -> Corpus:
+    r"""Make a corpus on disk: ``audio/*.wav``, ``manifest.csv``, ``phonemes.jsonl``.
+
+    Parameters
+    ----------
+    root
+        Folder to make it in; what it holds is replaced.
+    hours, num_utterances
+        How much to make: one of the two.
+    seed
+        Chooses the order of sentences and speakers, their variation and the noise.
+    sample_rate
+        Hz of the files.
+    noise
+        False leaves out the noise floor.
+
+    Returns
+    -------
+    Corpus
+        Of all splits, at ``sample_rate``.
+
+    Raises
+    ------
+    ValueError
+        If not exactly one of ``hours`` and ``num_utterances`` is given and positive, or espeak-ng is
+        missing.
+
+    Notes
+    -----
+    One hour takes about 15 s on one core and 115 MB.
+    """
+    if (hours is None) == (num_utterances is None) or (hours or num_utterances or 0) <= 0:
+        raise ValueError(
+            f"make_synthetic: got hours={hours}, num_utterances={num_utterances}, "
+            "expected exactly one of them, above 0"
+        )
+    folder = Path(root)
+    shutil.rmtree(folder / "audio", ignore_errors=True)
+    (folder / "audio").mkdir(parents=True)
+    made: list[Utterance] = []
+    total, wanted = 0, np.inf if hours is None else hours * 3600 * sample_rate
+    while total < wanted and len(made) < (num_utterances or np.inf):
+        utterance, wav = speak_utterance(len(made), seed, sample_rate, noise)
+        path = folder / utterance.audio_path
+        audio.write(path, wav, sample_rate)
+        made.append(_moved(utterance, path))
+        total += utterance.num_samples
+    write_manifest(folder, made)
+    return read_manifest(folder, sample_rate)
+
+
+def speak_utterance(
+    index: int, seed: int = 0, sample_rate: int = 16000, noise: bool = True
+) -> tuple[Utterance, Tensor]:
+    r"""Make one utterance of the corpus; it depends on the arguments alone.
+
+    Parameters
+    ----------
+    index
+        Number k of the utterance.
+    seed, sample_rate, noise
+        As ``make_synthetic``.
+
+    Returns
+    -------
+    utterance : Utterance
+        With phonemes; ``audio_path`` is relative to the corpus.
+    wav : Tensor
+        Shape (1, T), float64.
+    """
+    split, position = _PATTERN[index % 10], index // 10 * _PATTERN.count(_PATTERN[index % 10])
+    position += _PATTERN[: index % 10].count(split)  # number of this utterance in its split
+    speaker = _dealt(speakers(split), position, (seed, 1))
+    text = _dealt(sentences(split), position, (seed, 2))
+    rng = np.random.default_rng((seed, 3, index))
+    said = espeak.speak(
+        text,
+        f"{speaker.accent}+{speaker.variant}",
+        pitch=int(np.clip(speaker.pitch + rng.integers(-4, 5), 0, 99)),
+        rate=int(speaker.rate * rng.uniform(0.92, 1.08)),
+        pitch_range=int(np.clip(speaker.pitch_range + rng.integers(-8, 9), 0, 99)),
+    )
+    wav, starts = _with_pauses(said, _ACCENTS[speaker.accent], rng)
+    wav = audio.resample(wav, said.sample_rate, sample_rate)  # (1, T)
+    scaled = [(symbol, round(at * sample_rate / said.sample_rate)) for symbol, at in starts]
+    phonemes = align(scaled, wav.shape[-1])
+    name = f"{split}-{index:06d}"
+    utterance = Utterance(
+        utterance_id=name,
+        audio_path=f"audio/{name}.wav",
+        speaker_id=speaker.name,
+        language="en",
+        text=text,
+        split=split,
+        sample_rate=sample_rate,
+        num_samples=wav.shape[-1],
+        phonemes=phonemes,
+        sex=speaker.sex,
+    )
+    return utterance, _levelled(wav, phonemes, rng, noise)
+
+
+def named_synthetic(name: str, sample_rate: int = 16000) -> Corpus:
+    r"""Return ``synthetic``, ``synthetic/small`` or ``synthetic/<hours>h``, made on first use.
+
+    Parameters
+    ----------
+    name
+        One of those names.
+    sample_rate
+        Hz at which it is heard; the files are 16 kHz.
+
+    Returns
+    -------
+    Corpus
+        Read from ``data/corpora``. It is made again when the recipe or the sentences have changed.
+
+    Raises
+    ------
+    ValueError
+        If the name is none of those, or espeak-ng is missing.
+    """
+    hours = re.fullmatch(r"synthetic/(\d+(?:\.\d+)?)h", name)
+    if name == "synthetic":
+        size: dict[str, float] = {"hours": _DEFAULT_HOURS}
+    elif name == "synthetic/small":
+        size = {"num_utterances": _SMALL}
+    elif hours and float(hours[1]) > 0:
+        size = {"hours": float(hours[1])}
+    else:
+        raise ValueError(
+            f"corpus: got {name!r}, expected 'synthetic', 'synthetic/small' or e.g. 'synthetic/2h'"
+        )
+    folder = paths.corpora_root() / name.replace("/", "-")
+    recipe = _recipe(size)
+    if _recipe_of(folder) != recipe:
+        _make_atomically(folder, recipe, size)
+    corpus = read_manifest(folder, sample_rate)
+    corpus.name = name
+    return corpus
+
+
+def _make_atomically(folder: Path, recipe: dict, size: dict) -> None:
+    """Make a corpus beside its place and move it there whole: several processes may do so at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        made = Path(scratch) / "made"
+        make_synthetic(made, **size)
+        (made / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+        if folder.exists() and _recipe_of(folder) != recipe:
+            os.replace(folder, Path(scratch) / "old")
+        try:
+            os.replace(made, folder)
+        except OSError:  # another process was faster; what it made is the same
+            if _recipe_of(folder) != recipe:
+                raise
+
+
+def _recipe(size: dict) -> dict:
+    """Describe what a corpus is made from, to see whether the one on disk is still the right one."""
+    digest = hashlib.sha256()
+    for split in ("train", "dev", "test"):
+        digest.update("\n".join(sentences(split)).encode())
+    return {"version": RECIPE_VERSION, "sentences": digest.hexdigest(), "seed": 0, **size}
+
+
+def _recipe_of(folder: Path) -> dict | None:
+    """Read the recipe of a corpus on disk, or None."""
+    try:
+        return json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def _dealt(deck: tuple, position: int, seed: tuple[int, ...]):
+    """Deal from a deck that is shuffled anew whenever it has run out."""
+    round_, card = divmod(position, len(deck))
+    return deck[int(np.random.default_rng((*seed, round_)).permutation(len(deck))[card])]
+
+
+def _with_pauses(
+    said: espeak.Speech, rhotic: bool, rng: np.random.Generator
+) -> tuple[Tensor, list[tuple[str, int]]]:
+    """Replace the silence at both ends by 0.1 to 0.4 s of it; return (1, T) and where sounds start."""
+    starts = [(to_symbol(name, rhotic), at) for name, at in said.phonemes]
+    while starts and starts[-1][0] == SILENCE:
+        end = starts.pop()[1]
+    lead, tail = (int(rng.uniform(0.1, 0.4) * said.sample_rate) for _ in range(2))
+    first = starts[0][1]
+    spoken = torch.from_numpy(said.samples[first:end].astype(np.float64)) / 32768
+    wav = torch.nn.functional.pad(spoken, (lead, tail))[None]  # (1, T)
+    moved = [(symbol, at - first + lead) for symbol, at in starts]
+    return wav, [*moved, (SILENCE, end - first + lead)]
+
+
+def _levelled(
+    wav: Tensor, phonemes: tuple[Phoneme, ...], rng: np.random.Generator, noise: bool
+) -> Tensor:
+    """Set the level of an utterance and add its noise floor: (1, T)."""
+    level, floor, noisy = rng.uniform(-30, -18), rng.uniform(30, 50), rng.random() < 0.5
+    wav = audio.set_level(wav, level)
+    if noise and noisy:
+        hiss = torch.from_numpy(rng.standard_normal(wav.shape[-1]))[None]  # (1, T)
+        wav = wav + audio.set_level(hiss, level - floor)
+    return audio.peak_guard(wav)
+
+
+def _moved(utterance: Utterance, path: Path) -> Utterance:
+    """Return the utterance with another audio path."""
+    fields = {**utterance.__dict__, "audio_path": str(path)}
+    return Utterance(**fields)
