@@ -1,0 +1,314 @@
+r"""Everything that decides a training run, in one frozen dataclass.
+
+A run is described by data, not by code: a preset gives the starting point, a YAML file and
+``--set key=value`` change it, and what results is written next to the run's checkpoints, so that a
+run can be repeated and resumed. Unknown names are errors, with the nearest known one as a hint.
+
+Presets follow SpeechTokenizer (3 s crops, Adam with betas 0.9 and 0.99, 1e-4, cosine to 0) at
+``paper`` scale; ``small`` is the recipe for the spectral backbone on two CPU cores.
+
+Notebook 06 shows a run. Left out: sweeps and conditional values; a shell loop over ``--set`` does.
+
+Read next: ``steps.py``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PRECISIONS = ("32-true", "bf16-mixed")
+MAPPINGS = ("overrides", "weights", "recipe_overrides", "critic_overrides")
+DISTILLATIONS = ("none", "continuous", "pseudo_label")
+
+# What may differ between a run and its continuation: none of it changes the value of a step that
+# was already taken.
+MAY_CHANGE = frozenset(
+    (
+        "steps time_limit_minutes log_every valid_every audio_every checkpoint_every out_dir "
+        "num_workers cache_audio accelerator devices num_nodes strategy compile progress_seconds"
+    ).split()
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    r"""Describe one training run.
+
+    Attributes
+    ----------
+    codec, scale, overrides
+        Registry name, scale and changed fields of the codec's own config.
+    init_from
+        A run folder, a ``.safetensors`` file or a shipped name whose weights start this run.
+    compile
+        True passes codec and critics through ``torch.compile``.
+    corpus, valid_corpus
+        Names for ``data.corpora.corpus``, joined by commas. Without ``valid_corpus`` the corpus's
+        own ``dev`` split is used, or else every 50th utterance is held out of training.
+    segment_seconds, batch_size, num_workers
+        Crop length in s; crops per step **over all processes**; loader workers per process.
+    cache_audio
+        True decodes the corpus into memory first (115 MB per hour at 16 kHz).
+    recipe, weights, recipe_overrides
+        Loss recipe by name; changed weights by term; other changed fields of the recipe.
+    teacher, teacher_layer, distill
+        Teacher by name; hidden layer, ``"avg"`` or a number; how to distil: ``"none"``,
+        ``"continuous"`` (SpeechTokenizer, Eq. 2), ``"pseudo_label"`` (Eq. 3).
+    units
+        Number of k-means units of the pseudo-label form.
+    critics, critic_overrides, critic_start
+        Discriminators: a named set (``"small"``, ``"paper"``), families joined by commas, or empty
+        for none; changed fields of their config, e.g. ``width``; step at which they begin.
+    lr, betas, weight_decay, critic_lr, critic_betas
+        AdamW of the codec and of all critics together.
+    warmup_steps, final_lr_fraction
+        Linear warm-up, then cosine from ``lr`` to ``final_lr_fraction * lr`` at ``steps``.
+    clip_norm
+        Largest norm of the codec's gradient and of the critics' gradient; 0 clips nothing.
+    average_decay
+        Decay per step of the averaged weights; 0 turns averaging off.
+    steps, seed
+        Length of the run in steps; seed of weights, crops and dropout.
+    precision, accelerator, devices, num_nodes, strategy
+        As in Lightning Fabric; precision is ``"32-true"`` or ``"bf16-mixed"``.
+    log_every, valid_every, audio_every, checkpoint_every
+        Steps between TensorBoard points, validations, TensorBoard sounds and checkpoints. The CSV
+        has every step. Audio is written at validations that fall on ``audio_every``.
+    valid_crops, valid_seconds
+        Held-out crops reconstructed at each validation, and their length in s.
+    progress_seconds
+        Seconds between progress lines where there is no terminal.
+    time_limit_minutes
+        Wall time after which this process writes a checkpoint and ends; 0 is no limit.
+    out_dir
+        Folder of the run.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range; the message names the field.
+
+    Examples
+    --------
+    >>> TrainConfig(steps=10).batch_size
+    16
+    """
+
+    codec: str = "speechtokenizer"
+    scale: str = "small"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    init_from: str | None = None
+    compile: bool = False
+    # data
+    corpus: str = "synthetic"
+    valid_corpus: str | None = None
+    segment_seconds: float = 1.0
+    batch_size: int = 16
+    num_workers: int = 0
+    cache_audio: bool = False
+    # objective
+    recipe: str = "small"
+    weights: dict[str, float] = field(default_factory=dict)
+    recipe_overrides: dict[str, Any] = field(default_factory=dict)
+    teacher: str | None = None
+    teacher_layer: str | int = "avg"
+    distill: str = "none"
+    units: int = 128
+    critics: str = ""
+    critic_overrides: dict[str, Any] = field(default_factory=dict)
+    critic_start: int = 0
+    # optimisation
+    lr: float = 5e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    critic_lr: float = 5e-4
+    critic_betas: tuple[float, float] = (0.9, 0.99)
+    warmup_steps: int = 50
+    final_lr_fraction: float = 0.05
+    clip_norm: float = 1.0
+    average_decay: float = 0.999
+    # run
+    steps: int = 1000
+    seed: int = 0
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    log_every: int = 10
+    valid_every: int = 500
+    audio_every: int = 1000
+    checkpoint_every: int = 250
+    valid_crops: int = 16
+    valid_seconds: float = 2.0
+    progress_seconds: float = 30.0
+    time_limit_minutes: float = 0.0
+    out_dir: str = "runs/train"
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            object.__setattr__(self, spec.name, _coerce(spec.name, getattr(self, spec.name)))
+        _check(self)
+
+
+def _check(config: TrainConfig) -> None:
+    """Raise ValueError for a value out of range or at odds with another one."""
+    positive = "batch_size steps devices num_nodes log_every valid_every audio_every"
+    positive += " checkpoint_every valid_crops segment_seconds valid_seconds lr critic_lr units"
+    for name in positive.split():
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name}: got {getattr(config, name)}, expected more than 0")
+    for (
+        name
+    ) in "num_workers critic_start warmup_steps clip_norm weight_decay time_limit_minutes".split():
+        if getattr(config, name) < 0:
+            raise ValueError(f"{name}: got {getattr(config, name)}, expected at least 0")
+    for name, choices in (("precision", PRECISIONS), ("distill", DISTILLATIONS)):
+        if getattr(config, name) not in choices:
+            raise ValueError(f"{name}: got {getattr(config, name)!r}, expected one of {choices}")
+    for name in ("average_decay", "final_lr_fraction"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name}: got {getattr(config, name)}, expected between 0 and 1")
+    if config.distill != "none" and config.teacher is None:
+        raise ValueError(
+            f"distill: got {config.distill!r} without a teacher; set teacher=hubert-small"
+        )
+
+
+def _coerce(name: str, value: Any) -> Any:
+    """Return a value in its field's own type; YAML gives lists for tuples and strings for 1e-4."""
+    kind = typing.get_type_hints(TrainConfig)[name]
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    try:
+        if origin is tuple and not isinstance(value, (str, dict)):
+            return tuple(parts[0](item) for item in value)
+        if kind is float and not isinstance(value, bool):
+            return float(value)
+        if kind is int and not isinstance(value, bool) and float(value).is_integer():
+            return int(float(value))
+    except (TypeError, ValueError):
+        pass
+    else:
+        plain = origin if origin in (tuple, dict) else (parts or kind)
+        if isinstance(value, plain) and not (isinstance(value, bool) and kind is not bool):
+            return value
+    raise ValueError(f"{name}: got {value!r}, expected {getattr(kind, '__name__', kind)}")
+
+
+_GPU = dict(segment_seconds=3.0, batch_size=24, lr=1e-4, critic_lr=1e-4, final_lr_fraction=0.0)
+PRESETS: dict[str, dict[str, Any]] = {
+    # A test's size: seconds on one core.
+    "smoke": dict(
+        scale="smoke", segment_seconds=0.5, batch_size=4, steps=20, corpus="synthetic/small",
+        valid_crops=2, valid_seconds=1.0, warmup_steps=2, out_dir="runs/smoke",
+    ),
+    # The spectral backbone on two CPU cores.
+    "small": dict(scale="small", steps=5000, cache_audio=True, out_dir="runs/small"),
+    # The published architecture on GPUs: 3 s crops, all three critics from the first step.
+    "paper": dict(
+        **_GPU, scale="paper", recipe="paper", critics="paper", steps=400_000, warmup_steps=0,
+        clip_norm=0.0, precision="bf16-mixed", num_workers=8, valid_every=5000, audio_every=10_000,
+        checkpoint_every=2500, valid_crops=64, valid_seconds=4.0, out_dir="runs/paper",
+    ),
+}  # fmt: skip
+PRESETS["official"] = {**PRESETS["paper"], "recipe": "official", "out_dir": "runs/official"}
+
+
+def load_config(
+    preset: str = "small",
+    file: str | Path | None = None,
+    changes: dict[str, Any] | None = None,
+) -> TrainConfig:
+    r"""Build a config from a preset, then a file, then single changes; the later one wins.
+
+    Parameters
+    ----------
+    preset
+        A name in ``PRESETS``.
+    file
+        YAML or JSON mapping of field to value.
+    changes
+        Field to value; ``"weights.adv_loss"`` and ``"overrides.width"`` reach into a mapping.
+
+    Returns
+    -------
+    TrainConfig
+
+    Raises
+    ------
+    ValueError
+        For an unknown preset or field (with a suggestion) or a value out of range.
+
+    Examples
+    --------
+    >>> load_config("smoke", changes={"lr": "1e-3", "weights.adv_loss": 5}).weights
+    {'adv_loss': 5.0}
+    """
+    values = dict(PRESETS[_known(preset, PRESETS, "preset")])
+    if file is not None:
+        values.update(read_mapping(file))
+    for key, value in (changes or {}).items():
+        name, _, inner = key.partition(".")
+        if inner and name in MAPPINGS:
+            value, key = {**values.get(name, {}), inner: value}, name
+        values[key] = value
+    names = [spec.name for spec in fields(TrainConfig)]
+    for key in values:
+        _known(key, names, "training option")
+    return TrainConfig(**values)
+
+
+def _known(name: str, choices: typing.Iterable[str], what: str) -> str:
+    """Return a name that is among the choices, or raise with the nearest ones."""
+    choices = list(choices)
+    if name in choices:
+        return name
+    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(choices)}"
+    raise ValueError(f"unknown {what} {name!r}; {hint}")
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """Read a YAML (or JSON) file that holds one mapping; anything else is a ValueError."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"config file {path}: {error.strerror or error}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"config file {path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"config file {path}: got {type(values).__name__}, expected a mapping")
+    return values
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Return the config as plain dicts, lists and numbers, ready for JSON or YAML."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in asdict(config).items()
+    }
+
+
+def write_config(config: TrainConfig, path: str | Path) -> None:
+    """Write the config as YAML; ``load_config(file=path)`` reads it back unchanged."""
+    Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    r"""Compare the fields that decide the value of a step.
+
+    Returns
+    -------
+    dict
+        Field to (old, new) where they differ, without the fields of ``MAY_CHANGE``.
+    """
+    pairs = {spec.name: (getattr(old, spec.name), getattr(new, spec.name)) for spec in fields(old)}
+    return {
+        name: pair for name, pair in pairs.items() if pair[0] != pair[1] and name not in MAY_CHANGE
+    }

@@ -1,0 +1,244 @@
+r"""The training loop: build, resume, step, log, validate, save.
+
+``train(config)`` is the whole of it. Lightning Fabric decides devices, precision and processes, so
+the same loop runs on a laptop, one GPU or several machines. A run lives in one folder; calling
+``train`` again with the same config and folder goes on where its last checkpoint stands.
+
+Notebook 06 trains with it. Left out: gradient accumulation, sharded models.
+
+Read next: ``docs/training.md``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+from codec_lib import hub
+from codec_lib.training import checkpoints
+from codec_lib.training.config import TrainConfig, differences, load_config, write_config
+from codec_lib.training.launch import make_fabric
+from codec_lib.training.logs import ProgressLine, RunLog
+from codec_lib.training.run import Run
+from codec_lib.training.schedule import lr_fraction, set_lr
+from codec_lib.training.steps import (
+    NonFiniteLoss,
+    codec_forward,
+    discriminator_step,
+    generator_step,
+)
+from codec_lib.training.validation import validate
+
+SHOWN = ("train/loss", "train/recon_loss/mel", "train/distill_loss", "train/disc_loss")
+OWN = ("checkpoints", "tensorboard", "metrics.csv", "config.yml", "best.safetensors")
+OWN += ("final.safetensors",)
+
+
+def train(config: TrainConfig, fresh: bool = False) -> Path:
+    r"""Train a codec, or go on with a run that was interrupted.
+
+    Parameters
+    ----------
+    config
+        What to do; see ``TrainConfig``.
+    fresh
+        True deletes an earlier run in ``out_dir`` first.
+
+    Returns
+    -------
+    Path
+        The run's folder: ``config.yml``, ``metrics.csv``, ``tensorboard/``, ``checkpoints/``,
+        ``best.safetensors`` (best averaged weights by held-out mel distance) and, once the last
+        step is done, ``final.safetensors``; ``codec_lib.load`` reads both.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a run with another config, or something that is not a run.
+    NonFiniteLoss
+        If a loss becomes NaN or infinite; the last checkpoint stays.
+
+    Examples
+    --------
+    >>> train(load_config("smoke", changes={"steps": 2}))  # doctest: +SKIP
+    PosixPath('runs/smoke')
+    """
+    fabric = make_fabric(config)
+    run_dir = Path(config.out_dir)
+    if fabric.is_global_zero:
+        prepare_folder(config, run_dir, fresh)
+    fabric.barrier()
+    fabric.seed_everything(config.seed, verbose=False)
+    run = Run(config, fabric)
+    last = checkpoints.latest_checkpoint(run_dir)
+    if last is not None:
+        run.restore(last)
+    run.open_data()
+    log = _open_log(run, run_dir) if fabric.is_global_zero else None
+    try:
+        _loop(run, run_dir, log)
+    finally:
+        if log is not None:
+            log.close()
+    return run_dir
+
+
+def prepare_folder(config: TrainConfig, run_dir: Path, fresh: bool) -> None:
+    """Make or check the run's folder (see ``train``), and write its config."""
+    written = run_dir / "config.yml"
+    if run_dir.exists() and any(run_dir.iterdir()) and not written.exists():
+        raise ValueError(f"out_dir: {run_dir} holds files but no run; choose another folder")
+    if fresh:
+        for name in OWN:
+            path = run_dir / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if written.exists() and checkpoints.latest_checkpoint(run_dir) is not None:
+        changed = differences(load_config(file=written), config)
+        if changed:
+            lines = ", ".join(
+                f"{name} was {old!r} and is {new!r}" for name, (old, new) in changed.items()
+            )
+            raise ValueError(
+                f"out_dir: {run_dir} holds another run ({lines}); "
+                "use --fresh to replace it, or another --out"
+            )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    checkpoints.sweep(run_dir)
+    checkpoints.write_atomic(written, lambda path: write_config(config, path))
+
+
+def _open_log(run: Run, run_dir: Path) -> RunLog:
+    """Open the run's log and say what is about to happen."""
+    config = run.config
+    progress = ProgressLine(
+        run.step, config.steps, config.batch_size * config.segment_seconds, config.progress_seconds
+    )
+    progress.say(run.describe())
+    return RunLog(run_dir, run.step, config.log_every, progress)
+
+
+def _loop(run: Run, run_dir: Path, log: RunLog | None) -> None:
+    """Take the steps that are left."""
+    config, stop = run.config, _StopRequest(run.config.time_limit_minutes)
+    while run.step < config.steps and not stop.agreed:
+        batch = run.next_batch()
+        try:
+            values = train_step(run, batch)
+        except NonFiniteLoss as error:
+            raise NonFiniteLoss(_explain(error, run, batch, run_dir)) from None
+        values, stop.agreed = run.reduce(values, stop.wanted)
+        if log is not None:
+            for alarm in run.alarms():
+                log.progress.say(alarm)
+        last = run.step + 1 == config.steps
+        if (run.step + 1) % config.valid_every == 0 or last:
+            values |= _validate(run, run_dir, log)
+        if log is not None:
+            log.metrics(run.step, values, SHOWN)
+        run.step += 1
+        if run.step % config.checkpoint_every == 0 or last or stop.agreed:
+            if log is not None:
+                log.flush()
+            run.save(run_dir)
+    if run.step == config.steps and run.fabric.is_global_zero:
+        save_weights(run, run_dir / "final.safetensors", {})
+    if stop.agreed and log is not None:
+        log.progress.say(f"stopped after step {run.step}: {stop.reason}; run again to go on")
+
+
+def train_step(run: Run, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    r"""Take one step: codec forward, critics' update, codec's update, averaged weights.
+
+    Parameters
+    ----------
+    run
+        Networks and step; ``run.step`` is the step to take.
+    batch
+        This process's ``wav`` (B, 1, T) and, with a teacher, ``features`` (B, F, D).
+
+    Returns
+    -------
+    dict
+        Metrics by name, scalars of this process.
+    """
+    config, networks, fabric = run.config, run.networks, run.fabric
+    fraction = lr_fraction(run.step, config.steps, config.warmup_steps, config.final_lr_fraction)
+    set_lr(networks.codec_optimizer, config.lr * fraction)
+    wav = batch["wav"]
+    output = codec_forward(networks, wav)
+    is_adversarial = networks.critics is not None and run.step >= config.critic_start
+    values: dict[str, Tensor] = {}
+    if is_adversarial:
+        set_lr(networks.critic_optimizer, config.critic_lr * fraction)
+        values |= discriminator_step(fabric, networks, wav, output.wav)
+    values |= generator_step(
+        fabric, networks, wav, output, run.teaching.targets(batch), is_adversarial
+    )
+    run.average.update(run.codec, run.step)
+    run.count_codes(output.codes.codes)
+    return values
+
+
+def _validate(run: Run, run_dir: Path, log: RunLog | None) -> dict[str, float]:
+    """Measure the averaged weights on process 0; keep them if they are the best so far."""
+    values: dict[str, float] = {}
+    if run.fabric.is_global_zero:
+        codec, config = run.average.module, run.config
+        values, made = validate(codec, run.crops)
+        if values["valid/mel_distance"] < run.best:
+            run.best = values["valid/mel_distance"]
+            save_weights(run, run_dir / "best.safetensors", values)
+        first = run.step + 1 == config.valid_every
+        if log is not None and (first or (run.step + 1) % config.audio_every == 0):
+            for index in range(min(4, len(made))):
+                log.audio(run.step, f"audio/{index}", made[index], codec.sample_rate)
+                if first:
+                    wav = run.crops[index].cpu()
+                    log.audio(run.step, f"reference/{index}", wav, codec.sample_rate)
+    run.fabric.barrier()
+    return values
+
+
+def save_weights(run: Run, path: Path, metrics: dict[str, float]) -> None:
+    """Write the averaged weights as a file that ``codec_lib.load`` reads."""
+    card = {"steps": run.step + 1, "corpus": run.config.corpus, "recipe": run.config.recipe}
+    hub.save_codec(run.average.module, path, half=False, metadata={**card, **metrics})
+
+
+def _explain(error: NonFiniteLoss, run: Run, batch: dict[str, Tensor], run_dir: Path) -> str:
+    """Say what became non-finite, on which utterances, and what is left."""
+    names = [run.corpus[index].utterance_id for index in batch["index"].tolist()]
+    kept = checkpoints.latest_checkpoint(run_dir)
+    hint = "lower lr, set clip_norm, or use precision 32-true"
+    return (
+        f"step {run.step}: {error}; utterances {', '.join(names)}; "
+        f"last checkpoint: {kept or 'none yet'}; hint: {hint}"
+    )
+
+
+class _StopRequest:
+    """Ask the run to save and end: after the time limit, or on SIGTERM or Ctrl-C."""
+
+    def __init__(self, minutes: float) -> None:
+        self.agreed, self.reason = False, ""
+        self.deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+
+    @property
+    def wanted(self) -> bool:
+        """True once this process wants to stop."""
+        if time.monotonic() > self.deadline:
+            self.reason = "time limit"
+        return bool(self.reason)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self.reason:  # asked twice: end at once
+            raise KeyboardInterrupt
+        self.reason = signal.Signals(number).name

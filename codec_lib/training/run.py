@@ -1,0 +1,274 @@
+r"""The state of one run: networks, optimisers, averaged weights, data position, and saving it all.
+
+Read next: ``loop.py``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+import codec_lib
+from codec_lib import hub
+from codec_lib.codecs.base import Codec
+from codec_lib.discriminators import build_discriminators
+from codec_lib.losses.objective import GeneratorObjective, recipe
+from codec_lib.quantizers.health import code_counts, health_from_counts, usage_alarms
+from codec_lib.quantizers.ranks import sum_over_ranks
+from codec_lib.training import checkpoints
+from codec_lib.training.averaging import AveragedWeights
+from codec_lib.training.batches import held_out_crops, training_and_held_out, training_batches
+from codec_lib.training.checkpoints import CheckpointError
+from codec_lib.training.config import TrainConfig
+from codec_lib.training.steps import Networks, Trainee
+from codec_lib.training.teaching import Teaching, make_teaching
+
+WINDOW = 32  # steps that codebook health looks back on: one batch holds too few codes to judge
+ALARM_EVERY = 200  # steps between alarms, so that a collapsed codebook does not flood the log
+
+
+class Run:
+    r"""Build everything a run needs and hold its state.
+
+    Parameters
+    ----------
+    config
+        What to build.
+    fabric
+        Launched.
+
+    Attributes
+    ----------
+    step
+        Steps taken, which is also the data position.
+    codec, critics
+        The bare modules; ``networks`` has them as Fabric wraps them.
+    best
+        Smallest held-out mel distance so far.
+    """
+
+    def __init__(self, config: TrainConfig, fabric: Fabric) -> None:
+        self.config, self.fabric, self.step, self.best = config, fabric, 0, float("inf")
+        self.codec = None
+        self._data: Any = None
+        self.recent: deque[Tensor] = deque(maxlen=WINDOW)
+        self._build_data()
+        self._build_networks()
+        torch.manual_seed(config.seed + 1 + fabric.global_rank)  # dropout differs between ranks
+
+    def _build_data(self) -> None:
+        """Find the corpora and what the teacher says about them."""
+        config, fabric = self.config, self.fabric
+        plain = codec_lib.build(config.codec, config.scale, **config.overrides)
+        with fabric.rank_zero_first():  # process 0 makes or fills what the others then read
+            self.corpus, held_out = training_and_held_out(config, plain.sample_rate)
+            self.teaching: Teaching = make_teaching(config, self.corpus, fabric.device)
+        self.crops = held_out_crops(config, held_out, plain.hop_length).to(fabric.device)
+
+    def _build_networks(self) -> None:
+        """Build codec, critics and optimisers, and hand them to Fabric."""
+        config, fabric = self.config, self.fabric
+        overrides = {**self.teaching.overrides, **config.overrides}
+        torch.manual_seed(config.seed)
+        self.codec = codec_lib.build(config.codec, config.scale, **overrides)
+        if config.init_from is not None:
+            load_weights(self.codec, config.init_from)
+        self.codec.train()
+        options = {"weight_decay": config.weight_decay, "fused": fabric.device.type == "cuda"}
+        trainee = Trainee(self.codec, self.teaching.projections)
+        optimizer = torch.optim.AdamW(
+            self.codec.parameters(), lr=config.lr, betas=config.betas, **options
+        )
+        self.networks = Networks(
+            *fabric.setup(_compiled(trainee, config.compile), optimizer),
+            objective=self._objective().to(fabric.device),
+            clip_norm=config.clip_norm,
+        )
+        self.average = AveragedWeights(self.codec, config.average_decay)
+        self.critics = None
+        if config.critics:
+            names = config.critics if "," not in config.critics else config.critics.split(",")
+            self.critics = build_discriminators(names, **config.critic_overrides).train()
+            optimizer = torch.optim.AdamW(
+                self.critics.parameters(), lr=config.critic_lr, betas=config.critic_betas, **options
+            )
+            wrapped = fabric.setup(_compiled(self.critics, config.compile), optimizer)
+            self.networks.critics, self.networks.critic_optimizer = wrapped
+
+    def _objective(self) -> GeneratorObjective:
+        """Build the codec's loss."""
+        config = self.config
+        changed = recipe(config.recipe, weights=config.weights, **config.recipe_overrides)
+        return GeneratorObjective(changed, sample_rate=self.codec.sample_rate)
+
+    def describe(self) -> str:
+        """Return one line about the run for people."""
+        config = self.config
+        size = sum(parameter.numel() for parameter in self.codec.parameters()) / 1e6
+        critics = "no critics"
+        if self.critics is not None:
+            number = sum(parameter.numel() for parameter in self.critics.parameters()) / 1e6
+            critics = f"critics {config.critics} ({number:.2f} M) from step {config.critic_start}"
+        start = f"resumed at step {self.step}" if self.step else "from step 0"
+        return (
+            f"{config.codec} {config.scale} ({size:.2f} M), {critics}, {len(self.corpus)} "
+            f"utterances, {config.batch_size} x {config.segment_seconds} s, "
+            f"{self.fabric.world_size} x {self.fabric.device.type}, {config.precision}; "
+            f"{start} of {config.steps}"
+        )
+
+    def open_data(self) -> None:
+        """Open the data at the present step."""
+        self._data = training_batches(
+            self.config,
+            self.corpus,
+            self.codec.hop_length,
+            self.teaching.features,
+            self.step,
+            self.fabric.global_rank,
+            self.fabric.world_size,
+        )
+
+    def next_batch(self) -> dict[str, Tensor]:
+        """Return this process's batch of the present step, on its device."""
+        return self.fabric.to_device(next(self._data))
+
+    def count_codes(self, codes: Tensor) -> None:
+        """Remember how often each code (B, K, F) was used in this step, by all processes."""
+        counts = sum_over_ranks(code_counts(codes, self.codec.codebook_size))
+        self.recent.append(counts.int().cpu())  # (K, N)
+
+    def reduce(self, values: dict[str, Tensor], stop: bool) -> tuple[dict[str, float], bool]:
+        r"""Average metrics over processes, and add learning rate and codebook health.
+
+        Parameters
+        ----------
+        values
+            Scalars of this process.
+        stop
+            True if this process wants to stop.
+
+        Returns
+        -------
+        tuple[dict[str, float], bool]
+            Metrics by full name, and True if any process wants to stop.
+        """
+        packed = torch.stack(
+            [*values.values(), torch.tensor(float(stop), device=self.fabric.device)]
+        )
+        *means, wanted = self.fabric.all_reduce(packed.float(), reduce_op="mean").tolist()
+        named = {f"train/{name}": mean for name, mean in zip(values, means, strict=True)}
+        named["train/lr"] = self.networks.codec_optimizer.param_groups[0]["lr"]
+        for name, per_codebook in health_from_counts(self.counts()).items():
+            for index, value in enumerate(per_codebook.tolist(), start=1):
+                named[f"codes/{name}_{index}"] = value
+        return named, wanted > 0
+
+    def counts(self) -> Tensor:
+        """Return the code counts of the last steps, shape (K, N)."""
+        return torch.stack(tuple(self.recent)).sum(dim=0)
+
+    def alarms(self) -> list[str]:
+        """Return a line for every collapsed codebook, now and then."""
+        if (self.step + 1) % ALARM_EVERY:
+            return []
+        return [f"ALARM step {self.step + 1}: {line}" for line in usage_alarms(self.counts())]
+
+    def save(self, run_dir: Path) -> None:
+        """Write a checkpoint after the present step; every process takes part."""
+        fabric = self.fabric
+        if fabric.is_global_zero:
+            checkpoints.begin(run_dir, self.step)
+        fabric.barrier()
+        folder = checkpoints.temporary_path(run_dir, self.step)
+        checkpoints.save_json(folder / f"rng_{fabric.global_rank}.json", checkpoints.random_state())
+        if fabric.is_global_zero:
+            for name, module in self._modules().items():
+                checkpoints.save_tensors(folder / f"{name}.safetensors", module.state_dict())
+            for name, optimizer in self._optimizers().items():
+                checkpoints.save_optimizer(folder, name, optimizer)
+            recent = torch.stack(tuple(self.recent)) if self.recent else torch.empty(0)
+            checkpoints.save_tensors(folder / "health.safetensors", {"recent": recent})
+            best = None if self.best == float("inf") else self.best
+            checkpoints.save_json(folder / "state.json", {"step": self.step, "best": best})
+        fabric.barrier()
+        if fabric.is_global_zero:
+            checkpoints.commit(folder)
+        fabric.barrier()
+
+    def restore(self, folder: Path) -> None:
+        r"""Continue from a checkpoint.
+
+        Parameters
+        ----------
+        folder
+            What ``checkpoints.latest_checkpoint`` returns.
+
+        Raises
+        ------
+        CheckpointError
+            If a file is missing, damaged or does not fit the networks.
+        """
+        state = checkpoints.load_json(folder / "state.json")
+        self.step = state["step"]
+        self.best = float("inf") if state["best"] is None else state["best"]
+        for name, module in self._modules().items():
+            try:
+                module.load_state_dict(checkpoints.load_tensors(folder / f"{name}.safetensors"))
+            except RuntimeError as error:
+                raise CheckpointError(f"{folder / name}: {error}") from None
+        for name, optimizer in self._optimizers().items():
+            checkpoints.load_optimizer(folder, name, optimizer)
+        self.recent.extend(checkpoints.load_tensors(folder / "health.safetensors")["recent"])
+        own = folder / f"rng_{self.fabric.global_rank}.json"
+        if own.exists():  # else: more processes than before; theirs were seeded at the start
+            checkpoints.set_random_state(checkpoints.load_json(own))
+
+    def _modules(self) -> dict[str, nn.Module]:
+        modules = {"codec": self.codec, "average": self.average.module}
+        return modules if self.critics is None else {**modules, "critics": self.critics}
+
+    def _optimizers(self) -> dict[str, Any]:
+        optimizers = {"codec_optimizer": self.networks.codec_optimizer}
+        if self.critics is not None:
+            optimizers["critic_optimizer"] = self.networks.critic_optimizer
+        return optimizers
+
+
+def load_weights(codec: Codec, source: str) -> None:
+    r"""Copy weights into a codec from a run folder, a file or a shipped name.
+
+    Parameters
+    ----------
+    codec
+        Receives every weight of the same name and shape.
+    source
+        Of a run folder, its best weights, else its final ones.
+
+    Raises
+    ------
+    ValueError
+        If nothing is found, or encoder or decoder do not fit.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        files = [folder / name for name in ("best.safetensors", "final.safetensors")]
+        source = next((str(path) for path in files if path.exists()), source)
+    given, own = hub.load(source, fold=False).state_dict(), codec.state_dict()
+    fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+    missing = [key for key in own if key.startswith(("encoder", "decoder")) and key not in fitting]
+    if missing:
+        raise ValueError(
+            f"init_from {source}: {len(missing)} weights do not fit, e.g. {missing[0]}"
+        )
+    codec.load_state_dict(fitting, strict=False)
+
+
+def _compiled(module: nn.Module, wanted: bool) -> nn.Module:
+    """Return the module, compiled if wanted."""
+    return torch.compile(module) if wanted else module
