@@ -43,7 +43,8 @@ def nearest(rows: Tensor, codebook: Tensor, half: Tensor | None = None) -> Tenso
     Returns
     -------
     Tensor
-        Indices, shape (V,), int64. Of equally near entries the one with the lowest index.
+        Indices, shape (V,), int64. Of equally near entries the one with the lowest index. Rounding
+        lets entries count as equally near whose distances to x differ by 1e-3 of its length.
 
     Examples
     --------
