@@ -16,6 +16,7 @@ Read next: ``codecs/base.py``.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import torch
@@ -69,7 +70,7 @@ def entropy_bits(counts: Tensor) -> Tensor:
     tensor(2.)
     """
     share = counts.float() / counts.sum(dim=-1, keepdim=True).clamp(min=1)
-    return torch.special.entr(share).sum(dim=-1) / torch.log(torch.tensor(2.0))
+    return torch.special.entr(share).sum(dim=-1) / math.log(2)
 
 
 def health_from_counts(counts: Tensor) -> dict[str, Tensor]:
