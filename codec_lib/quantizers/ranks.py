@@ -82,7 +82,22 @@ def own_rows(rows: Tensor, chosen: Tensor, start: int) -> Tensor:
 
 
 def draw_rows(total: int, num: int, generator: torch.Generator) -> Tensor:
-    """Draw ``num`` of ``total`` row numbers, shape (num,); with repeats only where too few."""
+    r"""Draw row numbers of the joint batch, on the CPU.
+
+    Parameters
+    ----------
+    total
+        Rows to draw from, at least 1.
+    num
+        Rows to draw.
+    generator
+        CPU generator, seeded alike on every rank.
+
+    Returns
+    -------
+    Tensor
+        Shape (num,), int64; repeats only where ``num`` is more than ``total``.
+    """
     if total >= num:
         return torch.randperm(total, generator=generator)[:num]
     return torch.randint(0, total, (num,), generator=generator)

@@ -18,7 +18,20 @@ def to_rows(z: Tensor) -> Tensor:
 
 
 def from_rows(rows: Tensor, batch: int, frames: int) -> Tensor:
-    """Turn rows (B*F, D) back into a latent (B, D, F)."""
+    r"""Turn rows back into a latent.
+
+    Parameters
+    ----------
+    rows
+        Shape (B*F, D).
+    batch, frames
+        B and F.
+
+    Returns
+    -------
+    Tensor
+        Shape (B, D, F).
+    """
     return rows.view(batch, frames, rows.shape[1]).transpose(1, 2)
 
 
@@ -44,6 +57,16 @@ def check_sizes(**sizes: int) -> None:
 
 
 def check_choice(name: str, got: str, known: tuple[str, ...]) -> None:
-    """Raise ValueError unless ``got`` is one of the known names."""
+    r"""Raise ValueError unless a name is known.
+
+    Parameters
+    ----------
+    name
+        Argument, for the message.
+    got
+        What the caller gave.
+    known
+        What it may be.
+    """
     if got not in known:
         raise ValueError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
