@@ -76,11 +76,10 @@ DISCRIMINATORS: dict[str, DiscriminatorConfig] = {
     "paper": DiscriminatorConfig(),
     "small": DiscriminatorConfig(
         names=("ms_stft", "mpd"),
-        width=0.125,
-        periods=(2, 3, 5),
+        width=1 / 16,
         n_ffts=(1024, 512, 256),
         hop_lengths=(512, 256, 128),
-        filters=128,  # 16 after the width
+        filters=128,  # 8 after the width
     ),
     "smoke": DiscriminatorConfig(
         names=("ms_stft",), n_ffts=(512, 256), hop_lengths=(256, 128), filters=4

@@ -21,7 +21,19 @@ MAX_MISMATCH = 1  # frames: HuBERT gives 149 for 3 s where the codec has 150
 def align_frames(
     student: Tensor, teacher: Tensor, max_mismatch: int = MAX_MISMATCH
 ) -> tuple[Tensor, Tensor]:
-    r"""Cut two sequences (B, F, ...) to the shorter one.
+    r"""Cut two sequences to the shorter one.
+
+    Parameters
+    ----------
+    student, teacher
+        Features or labels, (B, F, ...).
+    max_mismatch
+        Difference in frames that is put down to rounding.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Both with the same number of frames.
 
     Raises
     ------
@@ -88,19 +100,28 @@ def distillation_loss(
     """
     sizes = check_shape(student, "B F D", name="student")
     check_shape(teacher, "B frames D", name="teacher", B=sizes["B"], D=sizes["D"])
-    student, teacher = align_frames(student, teacher)
+    if axis not in ("d", "t"):
+        raise ValueError(f"axis: got {axis!r}, expected 'd' (over time) or 't' (per frame)")
+    student, teacher = align_frames(student, teacher.detach())
     with torch.autocast(student.device.type, enabled=False):
-        student, teacher = student.float(), teacher.detach().float()
         if axis == "d":
-            if centred:
-                student = student - student.mean(dim=1, keepdim=True)
-                teacher = teacher - teacher.mean(dim=1, keepdim=True)
-            cosine = F.cosine_similarity(student, teacher, dim=1)  # (B, D), over time
-            return -F.logsigmoid(cosine).mean()  # Eq. (2)
-        if axis != "t":
-            raise ValueError(f"axis: got {axis!r}, expected 'd' (over time) or 't' (per frame)")
-        cosine = F.cosine_similarity(student, teacher, dim=2)  # (B, F), over features
-        return F.l1_loss(student, teacher) - similarity_weight * F.logsigmoid(cosine).mean()
+            return _over_time(student.float(), teacher.float(), centred)
+        return _per_frame(student.float(), teacher.float(), similarity_weight)
+
+
+def _over_time(student: Tensor, teacher: Tensor, centred: bool) -> Tensor:
+    """Compare each dimension's trajectory (B, :, d)."""
+    if centred:
+        student = student - student.mean(dim=1, keepdim=True)
+        teacher = teacher - teacher.mean(dim=1, keepdim=True)
+    cosine = F.cosine_similarity(student, teacher, dim=1)  # (B, D)
+    return -F.logsigmoid(cosine).mean()  # Eq. (2)
+
+
+def _per_frame(student: Tensor, teacher: Tensor, similarity_weight: float) -> Tensor:
+    """Compare each frame's vector (B, f, :), in value and in direction."""
+    cosine = F.cosine_similarity(student, teacher, dim=2)  # (B, F)
+    return F.l1_loss(student, teacher) - similarity_weight * F.logsigmoid(cosine).mean()
 
 
 def pseudo_label_loss(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:

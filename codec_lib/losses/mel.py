@@ -146,11 +146,23 @@ def mel_recipe(which: str | MelRecipe, **changes: object) -> MelRecipe:
 
 
 def mel_filters(scale: MelScale, recipe: MelRecipe, sample_rate: int) -> Tensor:
-    r"""Return the triangular filters of one scale, (n_fft/2 + 1, M).
+    r"""Return the triangular filters of one scale.
 
     With short windows some filters lie between two transform bins and are empty: their mel bin is
     always 0 (log: the floor), equal in both signals, and adds nothing to the loss but counts in
     its mean.
+
+    Parameters
+    ----------
+    scale, recipe
+        Sizes of the transform, and the frequency scale, norm and band of the filters.
+    sample_rate
+        Hz.
+
+    Returns
+    -------
+    Tensor
+        Filters, (n_fft/2 + 1, M).
     """
     f_max = sample_rate / 2 if recipe.f_max is None else recipe.f_max
     with warnings.catch_warnings():  # torchaudio warns of empty filters; the docstring says why not

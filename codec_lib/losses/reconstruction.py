@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from codec_lib.losses.mel import MelRecipe, MelSpectrogram, mel_recipe
 from codec_lib.shapes import check_shape
 
-FLOOR = 1e-5  # -100 dB, below 16-bit audio's noise; the official code's clamp
+FLOOR = 1e-5  # of a mel magnitude: the official code's clamp, far below audible
 
 
 def waveform_loss(wav_hat: Tensor, wav: Tensor) -> Tensor:
