@@ -16,7 +16,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def _checkout_data() -> Path | None:
-    """Return ``data/`` of the repository that this file lies in, or None when installed as a wheel."""
+    """Return ``data/`` of the repository that this file lies in, or None in a wheel."""
     folder = _PACKAGE.parent / "data"
     return folder if (folder / "sentences").is_dir() else None
 
@@ -44,7 +44,7 @@ def data_root() -> Path:
 
 
 def cache_root() -> Path:
-    r"""Return the folder for what can be computed again (``$CODEC_LIB_CACHE`` or ``data/cache``)."""
+    r"""Return the folder for what can be made again (``$CODEC_LIB_CACHE`` or ``data/cache``)."""
     return _from_environment("CODEC_LIB_CACHE") or _writable_root() / "cache"
 
 

@@ -6,7 +6,7 @@ name                           what is returned
 ``synthetic``                  one hour of aligned synthetic speech, made on first use
 ``synthetic/small``            a few minutes of it, for tests
 ``synthetic/2.5h``             that many hours of it
-``librispeech/<part>``         LibriSpeech in its own layout, e.g. ``train-clean-100``, ``test-other``
+``librispeech/<part>``         LibriSpeech in its own layout, e.g. ``train-clean-100``
 ``libritts/<part>``            LibriTTS in its own layout
 ``ljspeech``, ``vctk``         LJSpeech 1.1, VCTK 0.92
 a folder, or its name          any folder with ``manifest.csv``, given as a path or as a name below
@@ -194,8 +194,8 @@ def describe(corpus: Corpus) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``name``, ``utterances``, ``hours``, ``sample_rate`` (Hz), ``speakers``, ``splits`` (name to
-        utterances, hours, speakers), ``languages``, ``sexes`` (to speakers), ``phonemes`` (symbol to
+        ``name``, ``utterances``, ``hours``, ``sample_rate`` (Hz), ``speakers``, ``splits`` (name
+        to utterances, hours, speakers), ``languages``, ``sexes`` (to speakers), ``phonemes`` (to
         count), ``with_text``, ``bad_files``.
     """
     splits = {}
@@ -252,8 +252,8 @@ def _published(name: str, roots: Sequence[Path], sample_rate: int, download: boo
     if not download:
         raise ValueError(
             f"corpus: got {name!r}, which is not on disk, expected {source.folder} below one of "
-            f"{', '.join(map(str, roots))}. Hint: download {source.url} ({source.size}) and unpack it "
-            f"in {place}, or call corpus({name!r}, download=True)."
+            f"{', '.join(map(str, roots))}. Hint: download {source.url} ({source.size}) and unpack "
+            f"it in {place}, or call corpus({name!r}, download=True)."
         )
     import torchaudio
 

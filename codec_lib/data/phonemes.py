@@ -2,8 +2,8 @@ r"""The symbol set of aligned English: 39 phonemes of ARPAbet and silence.
 
 espeak-ng names sounds finely and by accent (``t#`` is a flapped t, ``@2`` a weak vowel); the table
 below maps its names to the 39 phonemes of the CMU pronouncing dictionary plus ``sil``. Vowels with
-r-colour count as the vowel (``e@`` in "care" as EH), syllabic l and n as L and N, schwa as AH. Where
-an accent merges sounds, the label is what is spoken.
+r-colour count as the vowel (``e@`` in "care" as EH), syllabic l and n as L and N, schwa as AH.
+Where an accent merges sounds, the label is what is spoken.
 
 Used by notebook 01. Leaves out: stress, tones, other languages (their names pass unmapped).
 Read next: ``synthetic.py``.
@@ -12,6 +12,7 @@ Read next: ``synthetic.py``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from .utterances import Phoneme
 
@@ -19,7 +20,7 @@ SILENCE = "sil"
 
 VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
 CONSONANTS = frozenset("B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split())
-ENGLISH = tuple(sorted(VOWELS | CONSONANTS)) + (SILENCE,)
+ENGLISH = (*sorted(VOWELS | CONSONANTS), SILENCE)
 
 _NAMES = {
     # ARPAbet: espeak-ng's names for it, without stress marks
@@ -134,7 +135,7 @@ def align(starts: Sequence[tuple[str, int]], num_samples: int) -> tuple[Phoneme,
     """
     points = [(SILENCE, 0), *starts, ("", num_samples)]
     phonemes: list[Phoneme] = []
-    for (symbol, start), (_, end) in zip(points, points[1:], strict=False):
+    for (symbol, start), (_, end) in pairwise(points):
         if end < start:
             raise ValueError(f"starts: got {end} after {start}, expected them in order of time")
         if end == start:

@@ -201,7 +201,7 @@ class CropDataset(Dataset):
         return whole[frames].float()
 
 
-class batches:  # noqa: N801 - reads as a function: for indices in batches(...)
+class batches:  # reads as a function: for indices in batches(...)
     r"""Name the items of every batch of a run, from any step on, for one rank.
 
     Step s of the run has the joint batch of items s·B to (s + 1)·B - 1, counted on through the
@@ -266,7 +266,7 @@ class batches:  # noqa: N801 - reads as a function: for indices in batches(...)
 
 @lru_cache(maxsize=4)
 def _shuffled(length: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the shuffled order of one epoch's parts, (length,); kept, as every item asks for it."""
+    """Return the shuffled order of one epoch's parts, (length,); kept: every item asks for it."""
     return np.random.default_rng((seed, epoch)).permutation(length)
 
 

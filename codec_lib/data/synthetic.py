@@ -3,8 +3,8 @@ r"""Make the default corpus: English speech with exact phoneme boundaries, offli
 espeak-ng reads sentences from ``data/sentences`` in 72 voices. Utterance k depends on the seed and
 on k alone, so a longer corpus begins with the shorter one, and the same seed gives the same bytes.
 Of every ten utterances eight are for training, one for development, one for test; the three share
-no sentence, no speaker and no voice variant. Level (-30 to -18 dB) and, in half of the utterances, a
-faint noise floor (30 to 50 dB below the speech) vary.
+no sentence, no speaker and no voice variant. Level (-30 to -18 dB) and, in half of the utterances,
+a faint noise floor (30 to 50 dB below the speech) vary.
 
 Formant synthesis is clear but monotonous: scores on it are better than on recorded speech.
 No paper. Used by notebook 01. Leaves out: other languages, reverberation, emotion.
@@ -177,8 +177,8 @@ def make_synthetic(
     Raises
     ------
     ValueError
-        If not exactly one of ``hours`` and ``num_utterances`` is given and positive, or espeak-ng is
-        missing.
+        If not exactly one of ``hours`` and ``num_utterances`` is given and positive, or espeak-ng
+        is missing.
 
     Notes
     -----
@@ -296,7 +296,7 @@ def named_synthetic(name: str, sample_rate: int = 16000) -> Corpus:
 
 
 def _make_atomically(folder: Path, recipe: dict, size: dict) -> None:
-    """Make a corpus beside its place and move it there whole: several processes may do so at once."""
+    """Make a corpus beside its place and move it there whole; several processes may do so."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         made = Path(scratch) / "made"
@@ -312,7 +312,7 @@ def _make_atomically(folder: Path, recipe: dict, size: dict) -> None:
 
 
 def _recipe(size: dict) -> dict:
-    """Describe what a corpus is made from, to see whether the one on disk is still the right one."""
+    """Describe what a corpus is made from, to see whether the one on disk is still right."""
     digest = hashlib.sha256()
     for split in ("train", "dev", "test"):
         digest.update("\n".join(sentences(split)).encode())
@@ -336,7 +336,7 @@ def _dealt(deck: tuple, position: int, seed: tuple[int, ...]):
 def _with_pauses(
     said: espeak.Speech, rhotic: bool, rng: np.random.Generator
 ) -> tuple[Tensor, list[tuple[str, int]]]:
-    """Replace the silence at both ends by 0.1 to 0.4 s of it; return (1, T) and where sounds start."""
+    """Replace the silence at both ends by 0.1 to 0.4 s of it; return (1, T) and the starts."""
     starts = [(to_symbol(name, rhotic), at) for name, at in said.phonemes]
     while starts and starts[-1][0] == SILENCE:
         end = starts.pop()[1]
