@@ -49,17 +49,7 @@ class AudioError(ValueError):
 
 @dataclass(frozen=True)
 class AudioInfo:
-    r"""What a file's header says.
-
-    Attributes
-    ----------
-    sample_rate
-        Hz.
-    num_samples
-        Samples per channel at that rate.
-    channels
-        Number of channels.
-    """
+    r"""What a file's header says: Hz, samples per channel at that rate, number of channels."""
 
     sample_rate: int
     num_samples: int
@@ -231,7 +221,13 @@ def to_int16(wav: Tensor, over: str = "raise", name: str = "wav") -> np.ndarray:
 
 
 def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
-    r"""Return how many samples ``resample`` makes of ``num_samples``: ceil(T · to / from)."""
+    r"""Return how many samples ``resample`` makes of ``num_samples``: ceil(T · to / from).
+
+    Parameters
+    ----------
+    num_samples, from_rate, to_rate
+        Samples T, and the two rates in Hz.
+    """
     up, down = _ratio(from_rate, to_rate)
     return -(-num_samples * up // down)
 
@@ -397,11 +393,5 @@ def _half_width(up: int, down: int) -> int:
 def _resampler(up: int, down: int, dtype: torch.dtype) -> torchaudio.transforms.Resample:
     """Make (once per ratio) the filter bank."""
     return torchaudio.transforms.Resample(
-        down,
-        up,
-        resampling_method="sinc_interp_kaiser",
-        lowpass_filter_width=_ZERO_CROSSINGS,
-        rolloff=_ROLLOFF,
-        beta=_BETA,
-        dtype=dtype,
+        down, up, "sinc_interp_kaiser", _ZERO_CROSSINGS, _ROLLOFF, _BETA, dtype=dtype
     )
