@@ -5,6 +5,10 @@ below maps its names to the 39 phonemes of the CMU pronouncing dictionary plus `
 r-colour count as the vowel (``e@`` in "care" as EH), syllabic l and n as L and N, schwa as AH.
 Where an accent merges sounds, the label is what is spoken.
 
+Boundaries are those of the synthesis, with one exception: l and r after a vowel and before a
+consonant or a pause ("cold", Scottish "court") are spoken within the vowel's unit, and their own
+event comes at its end, followed by at most 50 ms of silence. See ``label``.
+
 Used by notebook 01. Leaves out: stress, tones, other languages (their names pass unmapped).
 Read next: ``synthetic.py``.
 """
@@ -67,6 +71,9 @@ _NAMES = {
 }
 _SYMBOLS = {name: symbol for symbol, names in _NAMES.items() for name in names.split()}
 _STRESS = "',%=|"
+# Where l begins in a vowel-l unit: from there on F2 (the centroid of 0.7 to 2.6 kHz) is low, in
+# "fell" 1.8 kHz up to half of the unit, 1.1 kHz at 0.69 and 0.9 kHz at its end.
+_CODA_AT = 0.6
 
 
 def to_symbol(mnemonic: str, rhotic: bool = True) -> str:
@@ -103,6 +110,44 @@ def to_symbol(mnemonic: str, rhotic: bool = True) -> str:
             "Hint: add it to the table in data/phonemes.py."
         )
     return _SYMBOLS[bare]
+
+
+def label(events: Sequence[tuple[str, int]], rhotic: bool = True) -> list[tuple[str, int]]:
+    r"""Name espeak-ng's events in the symbol set, and give l and r after vowels their place.
+
+    Such an l or r gets the last 0.4 of the vowel; the short silence that follows goes to the next
+    sound.
+
+    Parameters
+    ----------
+    events
+        ``(mnemonic, first sample)`` in order of time.
+    rhotic
+        As for ``to_symbol``.
+
+    Returns
+    -------
+    list[tuple[str, int]]
+        ``(symbol, first sample)``, as many, in order of time.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+
+    Examples
+    --------
+    >>> label([("f", 0), ("'E", 100), ("l", 200), ("_:", 210)])
+    [('F', 0), ('EH', 100), ('L', 160), ('sil', 200)]
+    """
+    starts = [(to_symbol(name, rhotic), at) for name, at in events]
+    for index in range(1, len(starts) - 1):
+        coda = events[index][0] in ("l", "r")
+        if coda and starts[index - 1][0] in VOWELS and starts[index + 1][0] not in VOWELS:
+            begin, end = starts[index - 1][1], starts[index][1]
+            starts[index] = (starts[index][0], begin + round(_CODA_AT * (end - begin)))
+            starts[index + 1] = (starts[index + 1][0], end)
+    return starts
 
 
 def align(starts: Sequence[tuple[str, int]], num_samples: int) -> tuple[Phoneme, ...]:

@@ -31,10 +31,10 @@ from codec_lib import audio, paths
 
 from . import espeak
 from .manifests import read_manifest, write_manifest
-from .phonemes import SILENCE, align, to_symbol
+from .phonemes import SILENCE, align, label
 from .utterances import Corpus, Phoneme, Utterance
 
-RECIPE_VERSION = 1  # raise it when what is made changes: corpora on disk are then made again
+RECIPE_VERSION = 2  # raise it when what is made changes: corpora on disk are then made again
 _PATTERN = ("train",) * 8 + ("dev", "test")  # split of utterance k is _PATTERN[k % 10]
 _SPEAKERS_PER_SEX = {"train": 28, "dev": 4, "test": 4}
 # Variants of espeak-ng that sound like people (no whisper, robots, or croaks), by split and sex.
@@ -337,13 +337,14 @@ def _with_pauses(
     said: espeak.Speech, rhotic: bool, rng: np.random.Generator
 ) -> tuple[Tensor, list[tuple[str, int]]]:
     """Replace the silence at both ends by 0.1 to 0.4 s of it; return (1, T) and the starts."""
-    starts = [(to_symbol(name, rhotic), at) for name, at in said.phonemes]
+    starts = label(said.phonemes, rhotic)
     while starts and starts[-1][0] == SILENCE:
         end = starts.pop()[1]
     lead, tail = (int(rng.uniform(0.1, 0.4) * said.sample_rate) for _ in range(2))
     first = starts[0][1]
-    spoken = torch.from_numpy(said.samples[first:end].astype(np.float64)) / 32768
-    wav = torch.nn.functional.pad(spoken, (lead, tail))[None]  # (1, T)
+    spoken = torch.from_numpy(said.samples[first : end + tail].astype(np.float64)) / 32768
+    missing = end - first + tail - len(spoken)  # the tail keeps what echo there is
+    wav = torch.nn.functional.pad(spoken, (lead, missing))[None]  # (1, T)
     moved = [(symbol, at - first + lead) for symbol, at in starts]
     return wav, [*moved, (SILENCE, end - first + lead)]
 
