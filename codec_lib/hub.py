@@ -115,6 +115,7 @@ def save_tensors(
     try:
         header = {"format": FORMAT, "description": json.dumps(described, sort_keys=True)}
         save_file(tensors, partial, metadata=header)
+        partial.chmod(0o644)  # safetensors leaves it readable for the owner alone
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+r"""Fixed weights, fixed audio: codes and waveforms must stay what they were.
+
+A change that moves them is a change of results. If it is meant, write the files again with
+``python tests/golden/test_golden.py`` and say so in the changelog.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import codec_lib
+from codec_lib import hub
+
+FOLDER = Path(__file__).parent
+SIZES = {"num_quantizers": 4, "codebook_size": 32, "latent_dim": 8, "teacher_dim": 8}
+MODELS = {
+    "speechtokenizer_spectral": {"backbone": "spectral", "width": 12, "num_mels": 20, **SIZES},
+    "speechtokenizer_seanet": {"backbone": "seanet", "width": 2, "lstm_layers": 1, **SIZES},
+}
+
+
+def glide(num_samples: int = 3001, sample_rate: int = 16000) -> Tensor:
+    """Return a rising tone with three harmonics, shape (1, 1, T)."""
+    time = torch.arange(num_samples, dtype=torch.float64) / sample_rate
+    phase = 2 * math.pi * (120 * time + 400 * time**2)
+    wav = sum(torch.sin(k * phase) / k for k in (1, 2, 5))
+    return (0.2 * wav).float()[None, None]
+
+
+def write(name: str) -> None:
+    """Make the fixed weights and what they give; run by hand only."""
+    torch.manual_seed(0)
+    codec = codec_lib.build("speechtokenizer", "smoke", **MODELS[name])
+    for key, parameter in codec.named_parameters():
+        if key.startswith("encoder") and key.endswith("original0"):
+            parameter.data.mul_(2.0)
+    codec.train()(torch.cat([gain * glide() for gain in torch.logspace(-1.5, 0.5, 30)]))
+    path = hub.save_codec(codec, FOLDER / f"{name}.safetensors")
+    codec = hub.load(path)
+    codes = codec.encode(glide())
+    expected = {"codes": codes.codes.to(torch.int16), "wav": codec.decode(codes)}
+    save_file(expected, FOLDER / f"{name}.expected.safetensors")
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_codes_and_waveform_stay(name: str) -> None:
+    codec = codec_lib.load(FOLDER / f"{name}.safetensors")
+    expected = load_file(FOLDER / f"{name}.expected.safetensors")
+    codes = codec.encode(glide())
+    assert len(codes.codes.unique()) > 8
+    same = (codes.codes == expected["codes"]).float().mean()
+    assert same > 0.98  # another processor may round a tie to the other side
+    fixed = codec_lib.Codes(expected["codes"].long(), codes.num_samples)
+    assert torch.allclose(codec.decode(fixed), expected["wav"], atol=1e-5)
+
+
+def test_files_are_small() -> None:
+    files = list(FOLDER.glob("*.safetensors"))
+    assert len(files) == 2 * len(MODELS)
+    assert sum(file.stat().st_size for file in files) < 200_000
+
+
+if __name__ == "__main__":
+    for model in MODELS:
+        write(model)
