@@ -1,0 +1,46 @@
+r"""Measurements: how well a codec reconstructs, and what its codes or a teacher's features know.
+
+``evaluate_codec`` and ``phoneme_probe`` are the two entry points; ``write_results`` keeps what they
+found together with the conditions. Read next: ``reconstruction.py``.
+"""
+
+from .probes import (
+    CodeStatistics,
+    ProbeResult,
+    code_statistics,
+    linear_probe,
+    phoneme_probe,
+    utterance_probe,
+)
+from .reconstruction import (
+    METRICS,
+    codec_scores,
+    evaluate_codec,
+    mel_distance,
+    pesq_wideband,
+    reconstruction_metrics,
+    si_sdr,
+    stoi,
+)
+from .results import bootstrap_interval, read_results, summarise, write_results
+
+__all__ = [
+    "METRICS",
+    "CodeStatistics",
+    "ProbeResult",
+    "bootstrap_interval",
+    "code_statistics",
+    "codec_scores",
+    "evaluate_codec",
+    "linear_probe",
+    "mel_distance",
+    "pesq_wideband",
+    "phoneme_probe",
+    "read_results",
+    "reconstruction_metrics",
+    "si_sdr",
+    "stoi",
+    "summarise",
+    "utterance_probe",
+    "write_results",
+]

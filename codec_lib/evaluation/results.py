@@ -1,0 +1,141 @@
+r"""Means with their uncertainty, and result files that say how they came about.
+
+Bootstrap: [Efron 1979]. No notebook of its own. Leaves out: comparing two systems over seeds.
+Read next: ``probes.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def bootstrap_interval(
+    values: Sequence[float], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    r"""Return the interval in which the mean lies, by resampling the values.
+
+    Parameters
+    ----------
+    values
+        One per utterance, finite. Utterances are taken as independent; with several per speaker the
+        interval is somewhat too narrow.
+    confidence
+        Share of the resampled means inside.
+    resamples, seed
+        Number of resampled means; seed of their choice.
+
+    Returns
+    -------
+    tuple[float, float]
+        Low and high; NaN for fewer than two values.
+
+    Examples
+    --------
+    >>> low, high = bootstrap_interval([1.0, 2.0, 3.0])
+    >>> low < 2 < high
+    True
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.size < 2:
+        return math.nan, math.nan
+    chosen = np.random.default_rng(seed).integers(data.size, size=(resamples, data.size))
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(data[chosen].mean(axis=1), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def summarise(values: Sequence[float], name: str) -> dict[str, float]:
+    r"""Return mean, 95 % interval and the number of values that could not be measured.
+
+    Parameters
+    ----------
+    values
+        One per utterance; NaN where the measurement failed.
+    name
+        Of the metric.
+
+    Returns
+    -------
+    dict[str, float]
+        ``name``, ``name_low``, ``name_high``, ``name_failures``; failures are left out of the mean.
+
+    Examples
+    --------
+    >>> summarise([1.0, 3.0, float("nan")], "stoi")["stoi_failures"]
+    1
+    """
+    data = np.asarray(values, dtype=np.float64)
+    good = data[np.isfinite(data)]
+    low, high = bootstrap_interval(good)
+    return {
+        name: float(good.mean()) if good.size else math.nan,
+        f"{name}_low": low,
+        f"{name}_high": high,
+        f"{name}_failures": int(data.size - good.size),
+    }
+
+
+def write_results(
+    path: str | Path, rows: Sequence[Mapping[str, Any]], conditions: Mapping[str, Any]
+) -> Path:
+    r"""Write results as JSON, with the conditions under which they were measured.
+
+    Parameters
+    ----------
+    path
+        File to write, atomically.
+    rows
+        One mapping per setting, e.g. of ``evaluate_codec``. NaN is written as null.
+    conditions
+        What was measured on what: codec and fingerprint, corpus, utterances, seeds. Versions of
+        Python, torch and this library are added.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    import torch
+
+    import codec_lib
+
+    versions = {
+        "codec_lib": getattr(codec_lib, "__version__", ""),
+        "torch": torch.__version__.split("+")[0],
+        "python": platform.python_version(),
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"conditions": {**conditions, "versions": versions}, "rows": [dict(r) for r in rows]}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    text = json.dumps(_plain(content), indent=1, allow_nan=False)
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def read_results(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    r"""Read the rows and the conditions that ``write_results`` wrote."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    return content["rows"], content["conditions"]
+
+
+def _plain(value: Any) -> Any:
+    """Turn numbers of NumPy and torch into JSON's, rounded to 6 digits, NaN into null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,58 @@
+r"""Teachers: networks whose frame features a codec's first codebook learns from.
+
+``load_teacher("hubert-small")`` or ``load_teacher("hubert_base")``; every teacher has
+``sample_rate``, ``frame_rate`` (50), ``hop_length`` (320), ``dim``, ``num_layers``, ``fingerprint``
+and ``features(wav, layer)``. Read next: ``frontend.py``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .features import FeatureCache, Teacher, long_features
+from .hubert import HubertConfig, SmallHubert, load_hubert, save_hubert
+from .kmeans import KMeans, fit_kmeans, load_kmeans, save_kmeans
+from .pretrained import PUBLISHED, PretrainedTeacher, pretrained
+
+
+def load_teacher(name_or_path: str | Path = "hubert-small") -> Teacher:
+    r"""Load a teacher by name or file.
+
+    Parameters
+    ----------
+    name_or_path
+        A published one (``"hubert_base"``, see ``PUBLISHED``), one of ``data/checkpoints``
+        (``"hubert-small"``), or a file that ``save_hubert`` wrote.
+
+    Returns
+    -------
+    Teacher
+        In eval mode, without gradient.
+
+    Raises
+    ------
+    ValueError
+        If there is no such teacher or its weights are not on disk.
+    """
+    if str(name_or_path) in PUBLISHED:
+        return pretrained(str(name_or_path))
+    return load_hubert(name_or_path)
+
+
+__all__ = [
+    "PUBLISHED",
+    "FeatureCache",
+    "HubertConfig",
+    "KMeans",
+    "PretrainedTeacher",
+    "SmallHubert",
+    "Teacher",
+    "fit_kmeans",
+    "load_hubert",
+    "load_kmeans",
+    "load_teacher",
+    "long_features",
+    "pretrained",
+    "save_hubert",
+    "save_kmeans",
+]

@@ -1,0 +1,388 @@
+r"""A small HuBERT: hears part of a recording, and names the units of the part it did not hear.
+
+[Hsu et al. 2021, HuBERT]: frames are embedded, about half of them are hidden in spans, and a
+Transformer predicts the cluster of every hidden frame from its surroundings. To name the units of
+what it cannot hear it has to learn which sounds follow which: that is what makes its features
+phonetic, and what a codec's first codebook learns from it.
+
+Differences from the published model: log-mel front end instead of seven convolutions on the
+waveform; pre-norm; 2.8 M parameters instead of 95 M; features are standardised (see ``features``).
+Used by notebook 10. Leaves out: the targets and the training (``pretraining.py``).
+Read next: ``pretraining.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from codec_lib.shapes import check_shape
+
+from .frontend import HOP, SAMPLE_RATE, LogMel, frame_count, warp_frequency
+
+
+@dataclass(frozen=True)
+class HubertConfig:
+    r"""Sizes of a ``SmallHubert``. JSON-able.
+
+    Attributes
+    ----------
+    num_mels, dim, num_layers, num_heads, ffn_dim
+        Mel bins M, width D, Transformer layers, attention heads, width of the feed-forward part.
+    position_kernel, position_groups
+        The convolution that tells the Transformer about order (31 frames are 0.6 s).
+    num_units, unit_dim
+        Units to predict, and the width in which they are compared with frames.
+    dropout
+        Share of activations dropped in training.
+    temperature
+        Divides the cosine between frame and unit; 0.1 as published.
+    """
+
+    num_mels: int = 80
+    dim: int = 192
+    num_layers: int = 6
+    num_heads: int = 4
+    ffn_dim: int = 768
+    position_kernel: int = 31
+    position_groups: int = 16
+    num_units: int = 100
+    unit_dim: int = 128
+    dropout: float = 0.05
+    temperature: float = 0.1
+
+
+class TransformerLayer(nn.Module):
+    r"""Pre-norm Transformer layer: attention, then two linear maps, each added to what came in.
+
+    Parameters
+    ----------
+    config
+        Sizes.
+    """
+
+    def __init__(self, config: HubertConfig) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = config.num_heads, config.dropout
+        self.attention_norm = nn.LayerNorm(config.dim)
+        self.query_key_value = nn.Linear(config.dim, 3 * config.dim)
+        self.attention_out = nn.Linear(config.dim, config.dim)
+        self.ffn_norm = nn.LayerNorm(config.dim)
+        self.ffn_in = nn.Linear(config.dim, config.ffn_dim)
+        self.ffn_out = nn.Linear(config.ffn_dim, config.dim)
+
+    def forward(self, x: Tensor, heard: Tensor | None = None) -> Tensor:
+        r"""Map (B, F, D) to (B, F, D); ``heard`` (B, 1, 1, F) is False at padding."""
+        batch, frames, dim = x.shape
+        qkv = self.query_key_value(self.attention_norm(x)).view(
+            batch, frames, 3, self.num_heads, -1
+        )
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, F, D / heads)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=heard)
+        mixed = self.attention_out(mixed.transpose(1, 2).reshape(batch, frames, dim))
+        x = x + functional.dropout(mixed, self.dropout, self.training)
+        inner = functional.gelu(self.ffn_in(self.ffn_norm(x)))
+        return x + functional.dropout(self.ffn_out(inner), self.dropout, self.training)
+
+
+class SmallHubert(nn.Module):
+    r"""Log-mel frames, a Transformer over them, and a vector for every unit.
+
+    Parameters
+    ----------
+    config
+        Sizes.
+
+    Attributes
+    ----------
+    sample_rate, frame_rate, hop_length
+        16,000 Hz, 50 Hz, 320 samples.
+    dim, num_layers
+        Width D of the features; layers, so that there are ``num_layers + 1`` hidden states.
+
+    Examples
+    --------
+    >>> teacher = SmallHubert(HubertConfig(dim=32, num_layers=2, ffn_dim=64)).eval()
+    >>> teacher.features(torch.randn(1, 1, 16001), layer=1).shape
+    torch.Size([1, 51, 32])
+    """
+
+    sample_rate, hop_length, frame_rate = SAMPLE_RATE, HOP, SAMPLE_RATE / HOP
+
+    def __init__(self, config: HubertConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or HubertConfig()
+        self.dim, self.num_layers = config.dim, config.num_layers
+        self.mel = LogMel(config.num_mels)
+        # Kernel 4, stride 2: the two windows of a frame and one more on each side.
+        self.embed = nn.Conv1d(config.num_mels, config.dim, 4, stride=2, padding=1)
+        self.embed_norm = nn.LayerNorm(config.dim)
+        self.embed_out = nn.Linear(config.dim, config.dim)
+        self.mask_vector = nn.Parameter(torch.empty(config.dim).uniform_())
+        self.position = nn.Conv1d(
+            config.dim,
+            config.dim,
+            config.position_kernel,
+            padding=config.position_kernel // 2,
+            groups=config.position_groups,
+        )
+        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
+        self.final_norm = nn.LayerNorm(config.dim)
+        self.to_unit = nn.Linear(config.dim, config.unit_dim)
+        self.units = nn.Parameter(torch.randn(config.num_units, config.unit_dim))
+        self.register_buffer("feature_mean", torch.zeros(config.num_layers + 1, config.dim))
+        self.register_buffer("feature_scale", torch.ones(config.num_layers + 1, config.dim))
+
+    @property
+    def fingerprint(self) -> str:
+        r"""16 hexadecimal digits that change whenever a weight or a size does."""
+        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def hidden_states(
+        self,
+        wav: Tensor,
+        mask: Tensor | None = None,
+        frames: Tensor | None = None,
+        warp: Tensor | None = None,
+    ) -> list[Tensor]:
+        r"""Return what enters the first layer, and what leaves each.
+
+        Parameters
+        ----------
+        wav
+            Shape (B, 1, T), float32, 16 kHz.
+        mask
+            True at frames to hide, shape (B, F), bool.
+        frames
+            Frames of each item that are no padding, shape (B,).
+        warp
+            Factors of ``warp_frequency``, shape (B,).
+
+        Returns
+        -------
+        list[Tensor]
+            ``num_layers + 1`` tensors (B, F, D), F = ceil(T / 320). Number 0 is the front end with
+            position; the last is normalised by ``final_norm``. The same order as in transformers'
+            ``HubertModel(output_hidden_states=True)``.
+        """
+        mel = self.mel(wav, frames)  # (B, M, 2F)
+        if warp is not None:
+            mel = warp_frequency(mel, warp)
+        x = functional.gelu(self.embed(mel)).transpose(1, 2)  # (B, F, D)
+        x = self.embed_out(self.embed_norm(x))
+        if mask is not None:
+            x = torch.where(mask[..., None], self.mask_vector, x)
+        heard = None
+        if frames is not None:
+            heard = torch.arange(x.shape[1], device=x.device) < frames[:, None]  # (B, F)
+            x, heard = x * heard[..., None], heard[:, None, None]
+        x = x + functional.gelu(self.position(x.transpose(1, 2))).transpose(1, 2)
+        states = [functional.dropout(x, self.config.dropout, self.training)]
+        for layer in self.layers:
+            states.append(layer(states[-1], heard))
+        states[-1] = self.final_norm(states[-1])
+        return states
+
+    def logits(self, state: Tensor) -> Tensor:
+        r"""Compare frames with units.
+
+        .. math:: \ell_{fc} = \cos(A h_f, e_c) / \tau \qquad \text{[Hsu et al. 2021], Eq. (3)}
+
+        Parameters
+        ----------
+        state
+            Last hidden state h, shape (B, F, D).
+
+        Returns
+        -------
+        Tensor
+            Shape (B, F, units). One matrix product instead of a cosine for every pair.
+        """
+        frame = functional.normalize(self.to_unit(state), dim=-1)
+        unit = functional.normalize(self.units, dim=-1)
+        return frame @ unit.T / self.config.temperature  # Eq. (3)
+
+    @torch.no_grad()
+    def features(self, wav: Tensor, layer: int | str = "avg") -> Tensor:
+        r"""Return frame features to learn from.
+
+        Every dimension of every layer is brought to mean 0 and variance 1 over the training
+        corpus (after ``set_statistics``). So layers weigh the same in the average, and a constant
+        cannot pass for a good match in the distillation loss, whose cosine is not centred.
+
+        Parameters
+        ----------
+        wav
+            Shape (B, 1, T), float32, 16 kHz.
+        layer
+            Hidden state 0 to ``num_layers``, or ``"avg"`` for the mean of all.
+
+        Returns
+        -------
+        Tensor
+            Shape (B, F, D), F = ceil(T / 320); frame f stands for samples from 320 f on.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer, or the shape is another.
+        """
+        check_layer(layer, self.num_layers)
+        states = self.hidden_states(wav)
+        if layer != "avg":
+            return (states[layer] - self.feature_mean[layer]) / self.feature_scale[layer]
+        stacked = torch.stack(states)  # (layers + 1, B, F, D)
+        mean, scale = self.feature_mean[:, None, None], self.feature_scale[:, None, None]
+        return ((stacked - mean) / scale).mean(0)
+
+    @torch.no_grad()
+    def set_statistics(self, wavs: Iterable[Tensor]) -> None:
+        r"""Measure mean and scale of every dimension of every layer, which ``features`` removes.
+
+        Parameters
+        ----------
+        wavs
+            Waveforms (B, 1, T); a few minutes are enough.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        total, square, count = 0.0, 0.0, 0
+        for wav in wavs:
+            states = torch.stack(self.hidden_states(wav)).flatten(1, 2).double()  # (L + 1, BF, D)
+            total, square = total + states.sum(1), square + states.square().sum(1)
+            count += states.shape[1]
+        if not count:
+            raise ValueError("wavs: got none, expected at least one waveform")
+        self.feature_mean.copy_(total / count)
+        variance = (square / count - (total / count).square()).clamp_min(0)
+        self.feature_scale.copy_(variance.sqrt().clamp_min(1e-4))
+
+
+def check_layer(layer: int | str, num_layers: int) -> None:
+    r"""Raise ``ValueError`` unless a layer is ``"avg"`` or a hidden state's number."""
+    if layer != "avg" and not (type(layer) is int and 0 <= layer <= num_layers):
+        raise ValueError(f"layer: got {layer!r}, expected 'avg' or 0 to {num_layers}")
+
+
+def span_mask(
+    batch: int, frames: int, start_probability: float, length: int, generator: torch.Generator
+) -> Tensor:
+    r"""Choose which frames to hide: every frame begins a span with the same probability.
+
+    Parameters
+    ----------
+    batch, frames
+        B and F.
+    start_probability
+        Chance of a frame to begin a span; 0.08 as published.
+    length
+        Frames of a span; 10 as published. Spans may overlap, so a share 1 - (1 - p)^length of the
+        frames is hidden: 0.57 as published.
+    generator
+        Random numbers, on the CPU.
+
+    Returns
+    -------
+    Tensor
+        Shape (B, F), bool.
+
+    Examples
+    --------
+    >>> mask = span_mask(100, 200, 0.08, 10, torch.Generator().manual_seed(0))
+    >>> round(float(mask[:, 10:].float().mean()), 2)
+    0.57
+    """
+    starts = torch.rand(batch, frames, generator=generator) < start_probability
+    padded = functional.pad(starts.float(), (length - 1, 0))[:, None]
+    return functional.max_pool1d(padded, length, stride=1)[:, 0] > 0  # (B, F)
+
+
+def masked_prediction_loss(
+    logits: Tensor, units: Tensor, mask: Tensor, valid: Tensor, unmasked_weight: float = 0.0
+) -> dict[str, Tensor]:
+    r"""Cross-entropy of the units, over hidden and over heard frames.
+
+    .. math:: L = \frac{1}{|M|} \sum_{f \in M} -\log p_f(c_f)
+              + \beta \frac{1}{|\bar M|} \sum_{f \notin M} -\log p_f(c_f)
+              \qquad \text{[Hsu et al. 2021], Eqs. (1), (2)}
+
+    Parameters
+    ----------
+    logits
+        Shape (B, F, units).
+    units
+        Targets c, shape (B, F), int64.
+    mask
+        True at hidden frames M, shape (B, F).
+    valid
+        False at padding, shape (B, F).
+    unmasked_weight
+        beta; 0 as published. At a small budget 0.5 gave better features.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        ``loss`` (carries gradient), ``masked_loss``, ``unmasked_loss``, ``masked_accuracy``.
+    """
+    check_shape(units, "B F", name="units", B=logits.shape[0], F=logits.shape[1])
+    each = functional.cross_entropy(logits.flatten(0, 1), units.flatten(), reduction="none")
+    each = each.view_as(units)
+    hidden, heard = mask & valid, ~mask & valid
+    masked = (each * hidden).sum() / hidden.sum().clamp_min(1)  # Eq. (1)
+    unmasked = (each * heard).sum() / heard.sum().clamp_min(1)
+    right = (logits.argmax(-1) == units) & hidden
+    return {
+        "loss": masked + unmasked_weight * unmasked,
+        "masked_loss": masked.detach(),
+        "unmasked_loss": unmasked.detach(),
+        "masked_accuracy": right.sum() / hidden.sum().clamp_min(1),
+    }
+
+
+def build_hubert(metadata: dict[str, Any]) -> SmallHubert:
+    r"""Make a ``SmallHubert`` from the metadata of its file."""
+    return SmallHubert(HubertConfig(**metadata["config"]))
+
+
+def save_hubert(teacher: SmallHubert, path: str | Path, card: dict[str, Any] | None = None) -> Path:
+    r"""Write a teacher to a .safetensors file, half precision; ``card`` says what it was made of."""
+    from codec_lib import hub
+
+    return hub.save_module(
+        teacher, path, metadata={"config": asdict(teacher.config), **(card or {})}
+    )
+
+
+def load_hubert(name_or_path: str | Path = "hubert-small") -> SmallHubert:
+    r"""Load a teacher by name (``data/checkpoints``) or path, in eval mode, without gradient."""
+    from codec_lib import hub
+
+    return hub.load_module(name_or_path, build_hubert).requires_grad_(False)
+
+
+__all__ = [
+    "HubertConfig",
+    "SmallHubert",
+    "TransformerLayer",
+    "build_hubert",
+    "check_layer",
+    "frame_count",
+    "load_hubert",
+    "masked_prediction_loss",
+    "save_hubert",
+    "span_mask",
+]

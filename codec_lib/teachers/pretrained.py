@@ -1,0 +1,235 @@
+r"""Published teachers through torchaudio: HuBERT, wav2vec 2.0 and WavLM.
+
+SpeechTokenizer learns from the average of the 13 hidden states of HuBERT base, or from its layer 9
+[Zhang et al. 2024, SpeechTokenizer], §3; [Hsu et al. 2021, HuBERT]. The weights are read from disk;
+nothing is downloaded unless asked for. Hidden states are numbered as in transformers: 0 enters the
+first layer, i leaves layer i. fairseq numbers otherwise, so units of one do not fit the other.
+
+Used by notebook 10. Leaves out: language models as teachers (DM-Codec).
+Read next: ``codec_lib/losses/distillation.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+from torch.nn import functional
+
+from codec_lib.shapes import check_shape
+
+from .frontend import HOP, SAMPLE_RATE
+from .hubert import check_layer
+
+_RECEPTIVE_FIELD = 400  # samples that one frame of the convolutional front end sees
+_URL = "https://download.pytorch.org/torchaudio/models/"
+
+
+@dataclass(frozen=True)
+class Published:
+    r"""A published teacher.
+
+    Attributes
+    ----------
+    bundle
+        Name in ``torchaudio.pipelines``.
+    file, size
+        Weights and their size.
+    """
+
+    bundle: str
+    file: str
+    size: str
+
+    @property
+    def url(self) -> str:
+        """Where the weights can be had."""
+        return _URL + self.file
+
+
+PUBLISHED = {
+    "hubert_base": Published("HUBERT_BASE", "hubert_fairseq_base_ls960.pth", "360 MB"),
+    "hubert_large": Published("HUBERT_LARGE", "hubert_fairseq_large_ll60k.pth", "1.2 GB"),
+    "wav2vec2_base": Published("WAV2VEC2_BASE", "wav2vec2_fairseq_base_ls960.pth", "360 MB"),
+    "wav2vec2_large": Published("WAV2VEC2_LARGE", "wav2vec2_fairseq_large_ls960.pth", "1.2 GB"),
+    "wavlm_base": Published("WAVLM_BASE", "wavlm_base.pth", "360 MB"),
+    "wavlm_base_plus": Published("WAVLM_BASE_PLUS", "wavlm_base_plus.pth", "360 MB"),
+    "wavlm_large": Published("WAVLM_LARGE", "wavlm_large.pth", "1.2 GB"),
+}
+
+
+class PretrainedTeacher(nn.Module):
+    r"""A torchaudio wav2vec-2.0-like model whose frames line up with the codec's.
+
+    Parameters
+    ----------
+    model
+        ``torchaudio.models.Wav2Vec2Model``, without auxiliary output.
+    normalise_waveform
+        True brings every waveform to mean 0 and variance 1, as the large models expect.
+
+    Attributes
+    ----------
+    sample_rate, frame_rate, hop_length, dim, num_layers, fingerprint
+        See ``features.Teacher``.
+    """
+
+    sample_rate, hop_length, frame_rate = SAMPLE_RATE, HOP, SAMPLE_RATE / HOP
+
+    def __init__(
+        self, model: torchaudio.models.Wav2Vec2Model, normalise_waveform: bool = False
+    ) -> None:
+        super().__init__()
+        self.model, self.normalise_waveform = model, normalise_waveform
+        self.dim = model.encoder.feature_projection.projection.out_features
+        self.num_layers = len(model.encoder.transformer.layers)
+        self.requires_grad_(False).eval()
+
+    @property
+    def fingerprint(self) -> str:
+        r"""16 hexadecimal digits that change with the weights."""
+        digest = hashlib.sha256(b"normalised" if self.normalise_waveform else b"plain")
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @torch.no_grad()
+    def hidden_states(self, wav: Tensor) -> list[Tensor]:
+        r"""Return all hidden states as published: no padding.
+
+        Parameters
+        ----------
+        wav
+            Shape (B, 1, T), T at least 400, 16 kHz.
+
+        Returns
+        -------
+        list[Tensor]
+            ``num_layers + 1`` tensors (B, F, D), F = floor((T - 400) / 320) + 1: 49 for a second.
+
+        Raises
+        ------
+        ValueError
+            If the shape is another or T is below 400.
+        """
+        if check_shape(wav, "B 1 T", name="wav")["T"] < _RECEPTIVE_FIELD:
+            raise ValueError(f"wav: got {wav.shape[-1]} samples, expected >= {_RECEPTIVE_FIELD}")
+        wav = wav[:, 0]
+        if self.normalise_waveform:
+            wav = torch.stack([functional.layer_norm(one, one.shape) for one in wav])
+        frames, _ = self.model.feature_extractor(wav, None)  # (B, F, channels)
+        transformer = self.model.encoder.transformer
+        states = [transformer._preprocess(self.model.encoder.feature_projection(frames))]
+        bias = None  # of positions; only WavLM has one, made by its first layer
+        for layer in transformer.layers:
+            state, bias = layer(states[-1], position_bias=bias)
+            states.append(state)
+        if (
+            not transformer.layer_norm_first
+        ):  # torchaudio's name: True where the input is normalised
+            states[-1] = transformer.layer_norm(states[-1])
+        return states
+
+    @torch.no_grad()
+    def features(self, wav: Tensor, layer: int | str = "avg") -> Tensor:
+        r"""Return features at the codec's frames.
+
+        The published model sees samples [320 f, 320 f + 400) in frame f and makes one frame less
+        than the codec for most lengths. Here 40 zeros come in front and as many as needed behind,
+        so that frame f is centred on the codec's frame f and the numbers of frames agree.
+
+        Parameters
+        ----------
+        wav
+            Shape (B, 1, T), float32, 16 kHz.
+        layer
+            Hidden state 0 to ``num_layers``, or ``"avg"`` for the mean of all.
+
+        Returns
+        -------
+        Tensor
+            Shape (B, F, D), F = ceil(T / 320).
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer, or the shape is another.
+        """
+        check_layer(layer, self.num_layers)
+        sizes = check_shape(wav, "B 1 T", name="wav")
+        if sizes["T"] == 0:
+            raise ValueError("wav: got 0 samples, expected at least 1")
+        frames, left = -(-sizes["T"] // HOP), (_RECEPTIVE_FIELD - HOP) // 2
+        right = (frames - 1) * HOP + _RECEPTIVE_FIELD - left - sizes["T"]
+        states = self.hidden_states(functional.pad(wav, (left, right)))
+        return torch.stack(states).mean(0) if layer == "avg" else states[layer]
+
+
+def weights_path(name: str) -> Path:
+    r"""Return where torchaudio keeps the weights of a published teacher.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if name not in PUBLISHED:
+        raise ValueError(f"teacher: got {name!r}, expected one of {sorted(PUBLISHED)}")
+    return Path(torch.hub.get_dir()) / "checkpoints" / PUBLISHED[name].file
+
+
+def pretrained(
+    name: str = "hubert_base", path: str | Path | None = None, download: bool = False
+) -> PretrainedTeacher:
+    r"""Load a published teacher from disk.
+
+    Parameters
+    ----------
+    name
+        One of ``PUBLISHED``.
+    path
+        File of the weights; by default where torch.hub keeps them.
+    download
+        True fetches the weights where they are missing.
+
+    Returns
+    -------
+    PretrainedTeacher
+        In eval mode, without gradient.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, the weights are not there (the message names file, size, address and
+        place), or they do not fit.
+    """
+    file = Path(path) if path is not None else weights_path(name)
+    if name not in PUBLISHED:
+        raise ValueError(f"teacher: got {name!r}, expected one of {sorted(PUBLISHED)}")
+    entry = PUBLISHED[name]
+    if not file.is_file():
+        if path is not None or not download:
+            raise ValueError(
+                f"teacher: got {name!r}, whose weights are not at {file}, expected the file there. "
+                f"Hint: download {entry.url} ({entry.size}) to {file}, or call "
+                f"pretrained({name!r}, download=True)."
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(entry.url, str(file))
+    bundle = getattr(torchaudio.pipelines, entry.bundle)
+    maker = {"Wav2Vec2": torchaudio.models.wav2vec2_model, "WavLM": torchaudio.models.wavlm_model}
+    with torch.device("meta"):
+        model = maker[bundle._model_type](**bundle._params)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        model.load_state_dict(state, assign=True)
+    except Exception as error:  # unpickling and loading fail in many ways; all mean the same here
+        raise ValueError(
+            f"{file}: got a file that does not hold the weights of {name} ({error}); "
+            "is the download complete?"
+        ) from error
+    return PretrainedTeacher(model, bundle._normalize_waveform)

@@ -1,0 +1,339 @@
+r"""Pre-train a small HuBERT: units from clustering, then masked prediction of them, then again.
+
+First iteration: k-means units of MFCC. Second iteration: k-means units of a middle layer of the
+first [Hsu et al. 2021, HuBERT], §III. What a small budget needs is kept apart as arguments: the
+weight of heard frames, shorter spans, and a warped frequency axis on the input only, so that
+speakers of all sizes have to be mapped to the same units.
+
+A run is a function of its arguments: crops, masks and dropout depend on seed and step alone, so a
+run that was stopped goes on to the same weights. Used by notebook 10. Leaves out: several devices.
+Read next: ``features.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from codec_lib.audio import AudioError
+from codec_lib.data import Corpus, CropDataset, batches
+
+from .frontend import HOP, SAMPLE_RATE, Mfcc, frame_count
+from .hubert import SmallHubert, masked_prediction_loss, span_mask
+from .kmeans import KMeans, fit_kmeans
+
+Extractor = Callable[[Tensor], Tensor]  # (B, 1, T) -> (B, F, D)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    r"""How to train. JSON-able.
+
+    Attributes
+    ----------
+    steps, batch_size, num_samples
+        Optimiser steps; crops in each; samples of a crop, a multiple of 320.
+    learning_rate, warmup, weight_decay, grad_clip
+        AdamW: peak rate, share of the steps in which it rises (it then falls to 0, both linearly).
+    mask_start, mask_length
+        See ``span_mask``; 0.08 and 10 as published.
+    unmasked_weight
+        See ``masked_prediction_loss``; 0 as published.
+    warp
+        Frequency axis of the input stretched by up to this share, either way.
+    seed
+        Of everything random.
+    save_every, log_every
+        Steps between checkpoints and between lines of the log.
+    """
+
+    steps: int = 1500
+    batch_size: int = 16
+    num_samples: int = 2 * SAMPLE_RATE
+    learning_rate: float = 1e-3
+    warmup: float = 0.08
+    weight_decay: float = 0.01
+    grad_clip: float = 5.0
+    mask_start: float = 0.12
+    mask_length: int = 6
+    unmasked_weight: float = 0.5
+    warp: float = 0.12
+    seed: int = 0
+    save_every: int = 250
+    log_every: int = 50
+
+
+def utterance_features(corpus: Corpus, extract: Extractor) -> Iterator[Tensor]:
+    r"""Extract the features of every utterance in turn.
+
+    Parameters
+    ----------
+    corpus
+        At 16 kHz.
+    extract
+        Function (1, 1, T) -> (1, F, D), e.g. ``Mfcc()``.
+
+    Yields
+    ------
+    Tensor
+        Shape (F, D); (0, 0) for a bad file, which the corpus has reported.
+    """
+    for index in range(len(corpus)):
+        try:
+            wav = corpus.load(index)[None]  # (1, 1, T)
+        except AudioError:
+            yield torch.zeros(0, 0)
+            continue
+        with torch.no_grad():
+            yield extract(wav)[0]
+
+
+def unit_targets(
+    corpus: Corpus,
+    extract: Extractor,
+    num_units: int = 100,
+    max_frames: int = 200_000,
+    seed: int = 0,
+) -> tuple[KMeans, list[Tensor]]:
+    r"""Cluster the frames of a corpus and name the cluster of each.
+
+    Parameters
+    ----------
+    corpus, extract
+        As in ``utterance_features``.
+    num_units, max_frames, seed
+        As in ``fit_kmeans``.
+
+    Returns
+    -------
+    tuple[KMeans, list[Tensor]]
+        The units, and one tensor (F,) int16 per utterance.
+    """
+    usable = (frames for frames in utterance_features(corpus, extract) if len(frames))
+    kmeans = fit_kmeans(usable, num_units, max_frames, seed)
+    units = [
+        kmeans(frames).to(torch.int16) if len(frames) else torch.zeros(0, dtype=torch.int16)
+        for frames in utterance_features(corpus, extract)
+    ]
+    return kmeans, units
+
+
+def mfcc_targets(corpus: Corpus, num_units: int = 100, seed: int = 0) -> list[Tensor]:
+    r"""Return the targets of the first iteration: clusters of MFCC, (F,) int16 per utterance."""
+    return unit_targets(corpus, Mfcc(), num_units, seed=seed)[1]
+
+
+def layer_targets(
+    teacher: SmallHubert, corpus: Corpus, layer: int, num_units: int = 200, seed: int = 0
+) -> list[Tensor]:
+    r"""Return the targets of the next iteration: clusters of a layer, (F,) int16 per utterance."""
+    teacher.eval()
+    return unit_targets(corpus, lambda wav: teacher.features(wav, layer), num_units, seed=seed)[1]
+
+
+def with_new_units(teacher: SmallHubert, num_units: int, seed: int = 0) -> SmallHubert:
+    r"""Return a copy with fresh unit vectors, to go on with targets of another kind.
+
+    The published second iteration starts from nothing; going on from the first costs half as much.
+    """
+    from dataclasses import replace
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = SmallHubert(replace(teacher.config, num_units=num_units))
+    kept = {key: value for key, value in teacher.state_dict().items() if key != "units"}
+    fresh.load_state_dict(kept, strict=False)
+    return fresh
+
+
+def pretrain(
+    teacher: SmallHubert,
+    corpus: Corpus,
+    units: Sequence[Tensor],
+    config: PretrainConfig | None = None,
+    checkpoint: str | Path | None = None,
+    log: Callable[[str], None] | None = None,
+) -> list[dict[str, float]]:
+    r"""Train a teacher, in place, to name the units of the frames it does not hear.
+
+    Parameters
+    ----------
+    teacher
+        Trained in place, on its device; left in eval mode.
+    corpus
+        At 16 kHz; decoded into memory once (115 MB an hour).
+    units
+        Targets (F,) of every utterance.
+    config
+        How to train.
+    checkpoint
+        File to save to and, where it exists, to go on from.
+    log
+        Called with a line of text every ``log_every`` steps, e.g. ``print``.
+
+    Returns
+    -------
+    list[dict[str, float]]
+        ``step``, ``loss``, ``masked_loss``, ``unmasked_loss``, ``masked_accuracy``,
+        ``learning_rate``, at every ``log_every``-th step since the start or the checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If a size does not fit, or the checkpoint is of another run.
+    """
+    config = config or PretrainConfig()
+    _check(teacher, corpus, units, config)
+    dataset = CropDataset(
+        corpus,
+        config.num_samples,
+        config.seed,
+        features=lambda index: units[index][:, None],
+        hop_length=HOP,
+        cache=True,
+    )
+    decay, plain = _parameter_groups(teacher)
+    groups = [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(
+        groups, config.learning_rate, (0.9, 0.98), 1e-6, config.weight_decay
+    )
+    start = _resume(teacher, optimizer, config, checkpoint)
+    history, began = [], time.monotonic()
+    teacher.train()
+    for step, indices in enumerate(batches(config.batch_size, start), start):
+        if step >= config.steps:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = _learning_rate(step, config)
+        report = _step(teacher, optimizer, [dataset[index] for index in indices], step, config)
+        if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+            row = {"step": step + 1, **report, "learning_rate": _learning_rate(step, config)}
+            history.append(row)
+            if log is not None:
+                pace = (time.monotonic() - began) / (step + 1 - start)
+                log(_line(row, pace, config.steps))
+        if checkpoint is not None and ((step + 1) % config.save_every == 0):
+            _save(teacher, optimizer, config, step + 1, checkpoint)
+    if checkpoint is not None and start < config.steps:
+        _save(teacher, optimizer, config, config.steps, checkpoint)
+    teacher.eval()
+    return history
+
+
+def _step(
+    teacher: SmallHubert,
+    optimizer: torch.optim.Optimizer,
+    items: list[dict],
+    step: int,
+    config: PretrainConfig,
+) -> dict[str, float]:
+    """Take one optimiser step; every random choice depends on seed and step alone."""
+    device = next(teacher.parameters()).device
+    wav = torch.stack([item["wav"] for item in items]).to(device)  # (B, 1, T)
+    units = torch.stack([item["features"][:, 0] for item in items]).long().to(device)  # (B, F)
+    frames = torch.tensor([frame_count(item["num_valid"]) for item in items], device=device)
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    shape = units.shape
+    mask = span_mask(*shape, config.mask_start, config.mask_length, generator).to(device)
+    factors = 1 + config.warp * (2 * torch.rand(shape[0], generator=generator) - 1)
+    warp = factors.to(device) if config.warp else None
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
+        states = teacher.hidden_states(wav, mask, frames, warp)
+    valid = torch.arange(shape[1], device=device) < frames[:, None]
+    logits = teacher.logits(states[-1])
+    losses = masked_prediction_loss(logits, units, mask, valid, config.unmasked_weight)
+    optimizer.zero_grad(set_to_none=True)
+    losses["loss"].backward()
+    torch.nn.utils.clip_grad_norm_(teacher.parameters(), config.grad_clip)
+    optimizer.step()
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def _learning_rate(step: int, config: PretrainConfig) -> float:
+    """Rise linearly over the warm-up, then fall linearly to 0."""
+    rising = max(1, round(config.warmup * config.steps))
+    falling = max(1, config.steps - rising)
+    return config.learning_rate * min((step + 1) / rising, (config.steps - step) / falling, 1.0)
+
+
+def _parameter_groups(teacher: SmallHubert) -> tuple[list, list]:
+    """Split the weights: matrices decay; biases, norms and the mask vector do not."""
+    weights = list(teacher.parameters())
+    return [one for one in weights if one.ndim > 1], [one for one in weights if one.ndim <= 1]
+
+
+def _line(row: dict[str, float], pace: float, steps: int) -> str:
+    """Write one line of the log."""
+    left = pace * (steps - row["step"]) / 60
+    return (
+        f"step {row['step']:5d}/{steps}  loss {row['loss']:.3f}  masked {row['masked_loss']:.3f} "
+        f"(accuracy {row['masked_accuracy']:.3f})  heard {row['unmasked_loss']:.3f}  "
+        f"{pace:.2f} s/step  {left:.1f} min left"
+    )
+
+
+def _check(
+    teacher: SmallHubert, corpus: Corpus, units: Sequence[Tensor], config: PretrainConfig
+) -> None:
+    """Raise ValueError where the parts of a run do not fit."""
+    if corpus.sample_rate != SAMPLE_RATE:
+        raise ValueError(f"{corpus.name}: got {corpus.sample_rate} Hz, expected {SAMPLE_RATE} Hz")
+    if len(units) != len(corpus):
+        raise ValueError(f"units: got {len(units)} utterances, expected {len(corpus)}")
+    top = max((int(one.max()) for one in units if len(one)), default=0)
+    if top >= teacher.config.num_units:
+        raise ValueError(f"units: got number {top}, expected below {teacher.config.num_units}")
+    if config.num_samples % HOP or min(config.steps, config.batch_size, config.num_samples) < 1:
+        raise ValueError(
+            f"config: got steps={config.steps}, batch_size={config.batch_size}, "
+            f"num_samples={config.num_samples}; expected at least 1, samples a multiple of {HOP}"
+        )
+
+
+def _save(
+    teacher: SmallHubert,
+    optimizer: torch.optim.Optimizer,
+    config: PretrainConfig,
+    step: int,
+    path: str | Path,
+) -> None:
+    """Write weights, moments and step, atomically and without pickle."""
+    from codec_lib import hub
+
+    tensors = {f"model.{key}": value for key, value in teacher.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
+    described = {"step": step, "pretrain": asdict(config), "config": asdict(teacher.config)}
+    hub.save_tensors(tensors, Path(path), False, described)
+
+
+def _resume(
+    teacher: SmallHubert,
+    optimizer: torch.optim.Optimizer,
+    config: PretrainConfig,
+    path: str | Path | None,
+) -> int:
+    """Load a checkpoint where there is one; return the step to go on from."""
+    if path is None or not Path(path).is_file():
+        return 0
+    from codec_lib import hub
+
+    described, tensors = hub.read_tensors(path)
+    if described.get("pretrain") != asdict(config) or described["config"] != asdict(teacher.config):
+        raise ValueError(f"{path}: got the checkpoint of a run with another config")
+    model = {key[6:]: value for key, value in tensors.items() if key.startswith("model.")}
+    teacher.load_state_dict(model)
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, number, name = key.split(".")
+            state.setdefault(int(number), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return int(described["step"])
