@@ -3,8 +3,8 @@ r"""Run the notebooks in order and leave pages that can be trusted: ``python -m 
 Reads ``notebooks/manifest.yml``, runs each notebook through papermill at a profile, refuses what a
 reader should not get (errors, warnings, dead widgets, somebody's paths, missing players), and
 writes executed copies, pages and an index under ``build/course/``. ``student`` as the command makes
-the versions without solutions instead. Notebook: all. Leaves out: the pages themselves
-(``pages.py``). Read next: ``pages.py``.
+the versions without solutions instead, ``headers`` rewrites the notebooks' first cells.
+Notebook: all. Leaves out: the pages themselves (``pages.py``). Read next: ``pages.py``.
 """
 
 from __future__ import annotations
@@ -73,16 +73,16 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
 def find_problems(executed: Path, entry: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with an executed notebook, in words; an empty list is a pass."""
     notebook = nbformat.read(executed, as_version=4)
-    problems = []
+    problems, missed = [], 0
     if executed.stat().st_size > MAX_BYTES:
         problems.append(f"{executed.stat().st_size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f}")
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
-        if cell.execution_count is None:
-            problems.append(f"cell {index} was not executed")
+        missed += cell.execution_count is None
         for output in cell.outputs:
             problems += [f"cell {index}: {problem}" for problem in output_problems(output)]
+    problems += [f"{missed} cells were not executed"] if missed else []
     found = {"players": len(pages.players(notebook)), "pictures": len(pages.pictures(notebook))}
     for kind, number in found.items():
         if number < entry.get(kind, 0):
@@ -173,6 +173,7 @@ def run_notebook(
             cwd=str(source.parent),
             progress_bar=False,
             execution_timeout=limit,
+            extra_arguments=["--log-level=ERROR"],  # else ipykernel speaks about its transport
         )
     except papermill.PapermillExecutionError:
         pass  # the error is in the executed copy and reported from there
@@ -284,7 +285,7 @@ def _setting(text: str) -> tuple[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 when every notebook passed."""
     parser = argparse.ArgumentParser(prog="python -m codec_lib.course", description=__doc__)
-    parser.add_argument("command", nargs="?", default="run", choices=("run", "student"))
+    parser.add_argument("command", nargs="?", default="run", choices=("run", "student", "headers"))
     default = os.environ.get("CODEC_PROFILE") or "cpu"
     parser.add_argument("--profile", default=default, choices=nb.PROFILES)
     parser.add_argument("--only", default="", help="numbers of notebooks, e.g. 00,02")
@@ -293,6 +294,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
+        if options.command == "headers":
+            written = student.write_headers(read_manifest(nb.ROOT / "notebooks" / "manifest.yml"))
+            print(f"{len(written)} headers rewritten")
+            return 0
         if options.command == "student":
             entries = choose(read_manifest(nb.ROOT / "notebooks" / "manifest.yml"), options.only)
             made = student.write_all(entries, options.out or nb.build_root() / "student")

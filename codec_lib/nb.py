@@ -234,8 +234,8 @@ def check(name: str, condition: bool | Tensor | np.bool_, hint: str = "") -> Non
     print(f"✓ {name}")
 
 
-def results(rows: Sequence[Mapping[str, Any]], ctx: Context | None = None) -> Path:
-    r"""Show the table of results and keep it as the JSON artefact ``NN_results.json``.
+def results(rows: Sequence[Mapping[str, Any]], ctx: Context | None = None) -> None:
+    r"""Show the table of results and keep it, with the environment, as ``NN_results.json``.
 
     Parameters
     ----------
@@ -244,11 +244,6 @@ def results(rows: Sequence[Mapping[str, Any]], ctx: Context | None = None) -> Pa
         and ``verdict``: reproduced, not reproduced, inconclusive, or not tested here.
     ctx
         Context; None takes that of the last :func:`setup`.
-
-    Returns
-    -------
-    Path
-        The JSON file, with the environment beside the rows.
 
     Raises
     ------
@@ -265,7 +260,7 @@ def results(rows: Sequence[Mapping[str, Any]], ctx: Context | None = None) -> Pa
             )
     table(rows, caption=f"Results at profile {ctx.profile}, seed {ctx.seed}")
     record = {"environment": environment(ctx), "results": [dict(row) for row in rows]}
-    return ctx.save_json(f"{ctx.number}_results.json", record)
+    ctx.save_json(f"{ctx.number}_results.json", record)
 
 
 def artefact(

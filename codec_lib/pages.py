@@ -27,6 +27,9 @@ THUMBNAIL = 360  # pixels across
 AUDIO = re.compile(r"aria-label='([^']*)'[^>]*src='(data:audio/wav;base64,([^']+))'")
 EXTERNAL = re.compile(r"<(?:script|link|img|audio)\b[^>]*(?:src|href)=[\"']https?://", re.I)
 
+# Without a font that has mathematical tables, brackets do not stretch and sums stay small.
+FONT = Path(__file__).resolve().parent / "_fonts" / "STIXTwoMath-subset.woff"
+
 # nbconvert's own page, less the scripts that it fetches from the network.
 TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
@@ -38,14 +41,21 @@ main { max-width: 1040px; margin: 0 auto; padding: 24px; }
 body.jp-Notebook { overflow: auto; }
 .jp-RenderedHTMLCommon { font-size: 16px; line-height: 1.55; }
 .jp-RenderedHTMLCommon p, .jp-RenderedHTMLCommon li { max-width: 76ch; }
-math[display=block] { margin: 0.8em 0; font-size: 110%; }
+@font-face { font-family: "STIX Two Math"; src: url(data:font/woff;base64,FONT); }
+math { font-family: "STIX Two Math", math; font-size: 110%; }
+math[display=block] { margin: 0.8em 0; }
 .jp-RenderedHTMLCommon table { margin-left: 0; font-size: 14px; }
 .source pre { white-space: pre-wrap; }
+details { margin: 0.6em 0; }
 </style>{%- endblock -%}"""
 
 
 class OfflineMath(IPythonRenderer):
     """nbconvert's Markdown renderer with formulas written as MathML instead of for MathJax."""
+
+    def block_html(self, html: str) -> str:
+        """Keep HTML as it is: the parent closes tags whose end follows after a blank line."""
+        return html + "\n"
 
     def block_math(self, body: str) -> str:
         """Render display mathematics."""
@@ -102,7 +112,8 @@ class OfflineExporter(HTMLExporter):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.raw_template = TEMPLATE
+        font = base64.b64encode(FONT.read_bytes()).decode()
+        self.raw_template = TEMPLATE.replace("FONT", font)
         self.embed_images = True
 
     @pass_context  # nbconvert hands the cell to filters that ask for it

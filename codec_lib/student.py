@@ -1,14 +1,15 @@
 r"""Student versions: the same notebooks without the solutions, which move to a file beside them.
 
 A master holds, for each exercise, a stub (tag ``exercise``) that raises ``NotImplementedError``, a
-solution (tag ``solution``) and a check (tag ``check``). Notebook: every one with exercises. Leaves
-out: running them (the tests do). Read next: nothing, this is the last file of the presentation.
+solution (tag ``solution``) and a check (tag ``check``). The first cell of every master is written
+here too, from the manifest. Notebook: every one. Leaves out: running them (the tests do). Read
+next: nothing, this is the last file of the presentation.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,34 @@ def defined(source: str) -> set[str]:
         elif isinstance(node, ast.ClassDef):
             names.add(node.name)
     return names
+
+
+def header(entries: Sequence[Mapping[str, Any]], index: int) -> str:
+    """Return the first cell of a notebook: number, title, and links to its neighbours."""
+    number, title = entries[index]["file"].split("_")[0], entries[index]["title"]
+    links = []
+    for step, text in ((-1, "← {}"), (1, "{} →")):
+        if 0 <= index + step < len(entries):
+            other = entries[index + step]
+            name = f"{other['file'].split('_')[0]} {other['title']}"
+            links.append(f"[{text.format(name)}]({other['file']}.ipynb)")
+    return f"# {number} · {title}\n\n" + " · ".join(links)
+
+
+def write_headers(entries: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Write the header into the cell tagged ``nb-header`` of every master that has one."""
+    written = []
+    for index, entry in enumerate(entries):
+        path = ROOT / "notebooks" / f"{entry['file']}.ipynb"
+        if not path.exists():
+            continue
+        master = nbformat.read(path, as_version=4)
+        for cell in master.cells:
+            if "nb-header" in tags(cell) and cell.source != header(entries, index):
+                cell.source = header(entries, index)
+                nbformat.write(master, path)
+                written.append(path)
+    return written
 
 
 def write_all(entries: Iterable[Mapping[str, Any]], out: Path) -> list[Path]:

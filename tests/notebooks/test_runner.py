@@ -62,7 +62,7 @@ def test_what_a_reader_should_not_get_is_named(tmp_path):
         "only a widget",
         "without alt text",
         "ZeroDivisionError",
-        "was not executed",
+        "1 cells were not executed",
         "0 players, but the manifest promises 1",
     ):
         assert any(expected in problem for problem in problems), (expected, problems)

@@ -74,6 +74,23 @@ def test_the_student_version_runs(path, tmp_path, monkeypatch):
     assert os.environ["CODEC_PROFILE"] == "smoke"
 
 
+def test_the_header_links_to_the_neighbours():
+    entries = [{"file": f"0{n}_x", "title": f"T{n}"} for n in range(3)]
+    assert (
+        student.header(entries, 1) == "# 01 · T1\n\n[← 00 T0](00_x.ipynb) · [02 T2 →](02_x.ipynb)"
+    )
+    assert student.header(entries, 2).endswith("[← 01 T1](01_x.ipynb)")
+
+
+@pytest.mark.parametrize("path", MASTERS, ids=lambda path: path.stem)
+def test_every_header_is_the_manifests(path):
+    entries = course.read_manifest(nb.ROOT / "notebooks" / "manifest.yml")
+    index = [entry["file"] for entry in entries].index(path.stem)
+    first = nbformat.read(path, as_version=4).cells[0]
+    assert "nb-header" in student.tags(first)
+    assert first.source == student.header(entries, index), "run python -m codec_lib.course headers"
+
+
 def test_every_notebook_is_in_the_manifest():
     entries = course.read_manifest(nb.ROOT / "notebooks" / "manifest.yml")
     names = [entry["file"] for entry in entries]
