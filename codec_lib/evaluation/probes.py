@@ -2,8 +2,8 @@ r"""What features or codes know: linear probes for phonemes, speakers and words.
 
 A linear probe is a softmax regression on frozen features: it can use only what is laid out in the
 open. Fixed seeds, features standardised on the training part, and speakers and sentences of the
-test part never seen. For codes the best linear probe on one-hot vectors is known in closed form: the
-most frequent label of each code. Phone-normalised mutual information (PNMI): [Hsu et al. 2021,
+test part never seen. For codes the best linear probe on one-hot vectors is known in closed form:
+the most frequent label of each code. Phone-normalised mutual information (PNMI): [Hsu et al. 2021,
 HuBERT], §IV-D. Probing SpeechTokenizer: [Zhang et al. 2024, SpeechTokenizer].
 
 Notebook: 10_speechtokenizer. Leaves out: probes with hidden layers.

@@ -359,7 +359,7 @@ def build_hubert(metadata: dict[str, Any]) -> SmallHubert:
 
 
 def save_hubert(teacher: SmallHubert, path: str | Path, card: dict[str, Any] | None = None) -> Path:
-    r"""Write a teacher to a .safetensors file, half precision; ``card`` says what it was made of."""
+    r"""Write a teacher to a .safetensors file in half precision; ``card`` says how it was made."""
     from codec_lib import hub
 
     return hub.save_module(
