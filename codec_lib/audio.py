@@ -124,7 +124,10 @@ def read(
         first = max(0, start // up - margin)
         last = min(file.frames, (-(-end // up) + margin) * down)
         wav, source_rate = _decode(file, path, first * down, last), file.samplerate  # (1, T)
-    return resample(wav, source_rate, rate)[:, start - first * up : end - first * up]
+    try:
+        return resample(wav, source_rate, rate)[:, start - first * up : end - first * up]
+    except ValueError as error:
+        raise AudioError(f"{path}: {error}") from error
 
 
 def read_blocks(path: str | Path, block: int, sample_rate: int | None = None) -> Iterator[Tensor]:
