@@ -126,7 +126,7 @@ def speak(
         library.espeak_Terminate()
     finally:
         _unload(library)
-    if not len(samples) or not phonemes:
+    if not len(samples) or all(name.startswith("_") for name, _ in phonemes):  # pauses alone
         raise EspeakError(f"text: got {text!r}, which has no sound in voice {voice!r}")
     return Speech(samples, sample_rate, phonemes)
 
