@@ -54,8 +54,8 @@ Number = Annotated[float | None, typer.Option()]
 Count = Annotated[int | None, typer.Option()]
 
 
-@app.command()
-def train(
+@app.command("train")
+def train_command(
     codec: Annotated[str, typer.Argument(help="Codec by registry name, e.g. speechtokenizer.")],
     scale: Annotated[str | None, typer.Option(help="smoke, small or paper.")] = None,
     preset: Annotated[str | None, typer.Option(help="Start from these values.")] = None,
@@ -103,9 +103,7 @@ def train(
     if teacher is not None and distill is None and in_file.get("distill", "none") == "none":
         flags["distill"] = "continuous"
     settings = load_config(preset, config, {**flags, **_assignments(change or [])})
-    folder = run(settings, fresh=fresh)
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:
-        typer.echo(f"run: {folder}")
+    run(settings, fresh=fresh)
 
 
 def _assignments(pairs: list[str]) -> dict[str, Any]:
@@ -121,54 +119,182 @@ def _assignments(pairs: list[str]) -> dict[str, Any]:
     return changes
 
 
-@app.command()
-def encode(
+@app.command("encode")
+def encode_command(
     source: Annotated[Path, typer.Argument(metavar="IN.wav")],
     target: Annotated[Path, typer.Argument(metavar="OUT.codes")],
     codec: Annotated[str, typer.Option(help="Shipped name or file.")] = "speechtokenizer-small",
-    n_q: Annotated[
-        int | None, typer.Option("--n-q", help="Codebooks to use; all by default.")
-    ] = None,
+    n_q: Annotated[int | None, typer.Option("--n-q", help="Codebooks; all by default.")] = None,
 ) -> None:
-    """Encode a sound file of any length and rate into a file of codes."""
+    """Encode a sound file of any length and rate into a file of codes, on bounded memory."""
     from codec_lib import audio, bitstream, hub
-    from codec_lib.codecs.chunked import encode as encode_long
+    from codec_lib.codecs.chunked import encode_blocks, is_exact
 
     model = hub.load(codec)
-    wav = audio.read(source, model.sample_rate)  # (1, T)
-    codes = encode_long(model, wav.unsqueeze(0), n_q=n_q)
-    bitstream.write_codes(target, codes, model, codec)
-    seconds = wav.shape[-1] / model.sample_rate
-    rate = 8 * target.stat().st_size / max(seconds, 1e-9)
-    typer.echo(
-        f"{target}: {seconds:.2f} s, {codes.n_q} codebooks, {target.stat().st_size} bytes, "
-        f"{rate / 1000:.2f} kbit/s with header ({model.bitrate(codes.n_q) / 1000:.2f} without)"
+    blocks = audio.read_blocks(source, 10 * model.sample_rate, model.sample_rate)
+    codes = encode_blocks(model, blocks, n_q, exact=is_exact(model))
+    bitstream.write_codes(target, codes, model)
+    seconds, size = codes.num_samples / model.sample_rate, target.stat().st_size
+    rate = (
+        f"{8 * size / seconds / 1000:.2f} kbit/s ({model.bitrate(codes.n_q) / 1000:.2f} of codes)"
     )
+    typer.echo(f"{target}: {seconds:.2f} s, {codes.n_q} codebooks, {size} bytes, {rate}")
 
 
-@app.command()
-def decode(
+@app.command("decode")
+def decode_command(
     source: Annotated[Path, typer.Argument(metavar="IN.codes")],
     target: Annotated[Path, typer.Argument(metavar="OUT.wav")],
-    codec: Annotated[str | None, typer.Option(help="Other than the file names.")] = None,
-    n_q: Annotated[
-        int | None, typer.Option("--n-q", help="Decode the first codebooks only.")
-    ] = None,
+    codec: Annotated[str | None, typer.Option(help="Name or file; found if shipped.")] = None,
+    n_q: Annotated[int | None, typer.Option("--n-q", help="Decode the first ones only.")] = None,
 ) -> None:
     """Decode a file of codes into a sound file."""
     from codec_lib import audio, bitstream, hub
-    from codec_lib.codecs.chunked import decode as decode_long
+    from codec_lib.codecs.chunked import decode_long, is_exact
 
     codes, header = bitstream.read_codes(source)
-    model = hub.load(codec or header.codec)
-    wav = decode_long(model, codes if n_q is None else codes.select(range(n_q)))
+    model = hub.load(codec or _checkpoint_of(header.codec, header.fingerprint))
+    header.check(model)
+    layers = None if n_q is None else codes.codebooks[:n_q]
+    wav = decode_long(model, codes, layers, exact=is_exact(model))  # (1, 1, T)
     audio.write(target, audio.peak_guard(wav[0]), model.sample_rate)
     typer.echo(f"{target}: {wav.shape[-1] / model.sample_rate:.2f} s at {model.sample_rate} Hz")
 
 
-@app.command()
-def info(
+def _checkpoint_of(codec: str, fingerprint: str) -> str:
+    """Return the name of the shipped checkpoint with this fingerprint."""
+    from codec_lib import hub
+
+    for name, digest in hub.listing().items():
+        if fingerprint and digest.startswith(fingerprint):
+            return Path(name).stem
+    raise ValueError(
+        f"the codes are of {codec} checkpoint {fingerprint or 'unknown'}, which is not shipped; "
+        "hint: name its file with --codec"
+    )
+
+
+@app.command("info")
+def info_command(
     name: Annotated[str | None, typer.Argument(help="Codec, checkpoint, .codes or run.")] = None,
 ) -> None:
     """Describe a codec, a checkpoint, codes or a run; without a name, list what there is."""
-    raise NotImplementedError
+    from codec_lib.training.description import describe_anything
+
+    _table(describe_anything(name))
+
+
+def _table(pairs: dict[str, Any]) -> None:
+    """Print names and values in two columns."""
+    width = max(map(len, pairs), default=0)
+    for key, value in pairs.items():
+        typer.echo(f"{key:<{width}}  {value}")
+
+
+@corpus_app.command("make")
+def corpus_make(
+    out: Annotated[Path | None, typer.Argument(help="Folder; data/corpora by default.")] = None,
+    hours: Annotated[float, typer.Option(help="How much speech.")] = 1.0,
+    seed: int = 0,
+) -> None:
+    """Make synthetic speech with exact phoneme boundaries."""
+    from codec_lib.data import corpus, make_synthetic
+
+    if out is None and seed:
+        raise ValueError("--seed: got one without a folder; the corpus in data/corpora has seed 0")
+    made = corpus(f"synthetic/{hours:g}h") if out is None else make_synthetic(out, hours, seed=seed)
+    typer.echo(f"{made.name}: {len(made)} utterances, {made.hours:.2f} h")
+
+
+@corpus_app.command("describe")
+def corpus_describe(
+    name: Annotated[str, typer.Argument(help="Corpora, joined by commas, or a folder.")],
+    download: Annotated[bool, typer.Option("--download", help="Fetch it if missing.")] = False,
+) -> None:
+    """Count utterances, hours, speakers and splits of a corpus."""
+    from codec_lib.data import corpus, describe
+
+    _table(describe(corpus(name, download=download)))
+
+
+@teacher_app.command("train")
+def teacher_train(
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
+    corpus: Annotated[str, typer.Option(help="Corpora, joined by commas.")] = "synthetic",
+    steps: Annotated[int, typer.Option(help="Of each iteration.")] = 1500,
+    units: Annotated[int, typer.Option(help="k-means units of the first iteration.")] = 100,
+    iterations: Annotated[int, typer.Option(help="1: MFCC units; 2: then its own.")] = 2,
+    layer: Annotated[int, typer.Option(help="Layer that gives the next units.")] = 4,
+    seed: int = 0,
+) -> None:
+    """Pre-train a small HuBERT from scratch; the same command again goes on."""
+    from codec_lib.data import corpus as find_corpus
+    from codec_lib.teachers import HubertConfig, SmallHubert, pretraining, save_hubert
+
+    speech = find_corpus(corpus)
+    speech = speech.split("train") if "train" in speech.splits else speech
+    config = pretraining.PretrainConfig(steps=steps, seed=seed)
+    teacher = SmallHubert(HubertConfig(num_units=units))
+    targets = pretraining.mfcc_targets(speech, units, seed)
+    for iteration in range(iterations):
+        if iteration:
+            targets = pretraining.layer_targets(teacher, speech, layer, 2 * units, seed)
+            teacher = pretraining.with_new_units(teacher, 2 * units, seed)
+        checkpoint = out.with_suffix(f".iteration{iteration + 1}.checkpoint")
+        pretraining.pretrain(teacher, speech, targets, config, checkpoint, typer.echo)
+    save_hubert(teacher, out, {"corpus": corpus, "steps": steps, "iterations": iterations})
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    codec: Annotated[str, typer.Argument(help="Shipped name or file.")],
+    corpus: Annotated[str, typer.Option(help="Corpora, joined by commas.")] = "synthetic",
+    split: Annotated[str | None, typer.Option(help="train, dev or test.")] = None,
+    n_q: Annotated[str, typer.Option("--n-q", help="Numbers of codebooks.")] = "1,2,4,8",
+    max_utterances: int = 50,
+    max_seconds: Annotated[float, typer.Option(help="Of each utterance; 0: all of it.")] = 6.0,
+    out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
+) -> None:
+    """Measure reconstruction by number of codebooks: mel distance, SI-SDR, STOI, PESQ."""
+    from codec_lib import hub
+    from codec_lib.data import corpus as find_corpus
+    from codec_lib.evaluation.reconstruction import METRICS, evaluate_codec
+    from codec_lib.evaluation.results import write_results
+
+    model = hub.load(codec)
+    counts = [int(part) for part in n_q.split(",") if int(part) <= model.num_quantizers]
+    speech = find_corpus(corpus, split, model.sample_rate)
+    rows = evaluate_codec(model, speech, counts, max_utterances, max_seconds or None)
+    typer.echo("  ".join(f"{name:>12}" for name in ("codebooks", "kbit/s", *METRICS)))
+    for row in rows:
+        cells = [f"{row['n_q']:>12}", f"{row['bitrate'] / 1000:>12.2f}"]
+        typer.echo("  ".join([*cells, *(f"{row[name]:>12.3f}" for name in METRICS)]))
+    if out is not None:
+        conditions = {"codec": codec, "fingerprint": model.fingerprint, "corpus": corpus}
+        conditions |= {"split": split, "max_seconds": max_seconds}
+        typer.echo(f"written: {write_results(out, rows, conditions)}")
+
+
+@app.command("export")
+def export_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or a .safetensors of one.")],
+    name: Annotated[str, typer.Argument(help="Name to ship it under, e.g. my-codec.")],
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "CC BY 4.0",
+    final: Annotated[bool, typer.Option("--final", help="Last weights, not the best.")] = False,
+) -> None:
+    """Ship a run's averaged weights: half precision, listed by sha256, with a card to fill in."""
+    from codec_lib.training.export import export_run
+
+    for path in export_run(run, name, licence, final):
+        typer.echo(f"written: {path}")
+
+
+@app.command("bench")
+def bench_command(
+    quick: Annotated[bool, typer.Option("--quick", help="Shorter, less exact.")] = False,
+) -> None:
+    """Measure speed and memory against the PyPI packages."""
+    from codec_lib.bench import main
+
+    main(quick=quick)

@@ -97,7 +97,7 @@ def sweep(run_dir: str | Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors by name, each with memory of its own (safetensors refuses shared memory)."""
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
               path)  # fmt: skip
@@ -116,7 +116,7 @@ def load_json(path: Path) -> Any:
         raise CheckpointError(f"{path}: not a readable checkpoint file ({error})") from None
 
 
-def load_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def read_tensor_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Read tensors by name, or raise CheckpointError that names the file."""
     try:
         return load_file(path, device=str(device))
@@ -139,7 +139,7 @@ def save_optimizer(folder: Path, name: str, optimizer: Optimizer) -> None:
     for index, entries in state["state"].items():
         for key, value in entries.items():
             (tensors if isinstance(value, Tensor) else numbers)[f"{index}.{key}"] = value
-    save_tensors(folder / f"{name}.safetensors", tensors)
+    write_tensors(folder / f"{name}.safetensors", tensors)
     save_json(folder / f"{name}.json", {"groups": state["param_groups"], "numbers": numbers})
 
 
@@ -147,7 +147,7 @@ def load_optimizer(folder: Path, name: str, optimizer: Optimizer) -> None:
     """Restore what ``save_optimizer`` wrote; raises CheckpointError where it does not fit."""
     rest = load_json(folder / f"{name}.json")
     entries: dict[int, dict[str, Any]] = {}
-    values = {**load_tensors(folder / f"{name}.safetensors"), **rest["numbers"]}
+    values = {**read_tensor_file(folder / f"{name}.safetensors"), **rest["numbers"]}
     for path, value in values.items():
         index, _, key = path.partition(".")
         entries.setdefault(int(index), {})[key] = value

@@ -154,10 +154,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for spec in fields(self):
             object.__setattr__(self, spec.name, _coerce(spec.name, getattr(self, spec.name)))
-        _check(self)
+        _check_ranges(self)
 
 
-def _check(config: TrainConfig) -> None:
+def _check_ranges(config: TrainConfig) -> None:
     """Raise ValueError for a value out of range or at odds with another one."""
     positive = "batch_size steps devices num_nodes log_every valid_every audio_every"
     positive += " checkpoint_every valid_crops segment_seconds valid_seconds lr critic_lr units"

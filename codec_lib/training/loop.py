@@ -70,11 +70,13 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
     """
     fabric = make_fabric(config)
     run_dir = Path(config.out_dir)
-    if fabric.is_global_zero:
-        prepare_folder(config, run_dir, fresh)
-    fabric.barrier()
+    if not fresh:
+        check_folder(config, run_dir)
     fabric.seed_everything(config.seed, verbose=False)
     run = Run(config, fabric)
+    if fabric.is_global_zero:  # only now: a mistake in the config must not cost an earlier run
+        _open_folder(config, run_dir, fresh)
+    fabric.barrier()
     last = checkpoints.latest_checkpoint(run_dir)
     if last is not None:
         run.restore(last)
@@ -88,28 +90,30 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
     return run_dir
 
 
-def prepare_folder(config: TrainConfig, run_dir: Path, fresh: bool) -> None:
-    """Make or check the run's folder (see ``train``), and write its config."""
+def check_folder(config: TrainConfig, run_dir: Path) -> None:
+    """Raise ValueError if the folder holds another run, or something that is not a run."""
     written = run_dir / "config.yml"
-    if run_dir.exists() and any(run_dir.iterdir()) and not written.exists():
-        raise ValueError(f"out_dir: {run_dir} holds files but no run; choose another folder")
-    if fresh:
-        for name in OWN:
-            path = run_dir / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if written.exists() and checkpoints.latest_checkpoint(run_dir) is not None:
-        changed = differences(load_config(file=written), config)
-        if changed:
-            lines = ", ".join(
-                f"{name} was {old!r} and is {new!r}" for name, (old, new) in changed.items()
-            )
-            raise ValueError(
-                f"out_dir: {run_dir} holds another run ({lines}); "
-                "use --fresh to replace it, or another --out"
-            )
+    if not written.exists():
+        if run_dir.exists() and any(run_dir.iterdir()):
+            raise ValueError(f"out_dir: {run_dir} holds files but no run; choose another folder")
+        return
+    changed = differences(load_config(file=written), config)
+    if changed and checkpoints.latest_checkpoint(run_dir) is not None:
+        lines = (f"{name} was {old!r} and is {new!r}" for name, (old, new) in changed.items())
+        raise ValueError(
+            f"out_dir: {run_dir} holds another run ({', '.join(lines)}); "
+            "use --fresh to replace it, or another --out"
+        )
+
+
+def _open_folder(config: TrainConfig, run_dir: Path, fresh: bool) -> None:
+    """Make the run's folder, empty if ``fresh``, and write its config."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    for name in OWN if fresh else ():
+        path = run_dir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     checkpoints.sweep(run_dir)
-    checkpoints.write_atomic(written, lambda path: write_config(config, path))
+    checkpoints.write_atomic(run_dir / "config.yml", lambda path: write_config(config, path))
 
 
 def _open_log(run: Run, run_dir: Path) -> RunLog:

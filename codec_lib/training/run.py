@@ -67,7 +67,9 @@ class Run:
         plain = codec_lib.build(config.codec, config.scale, **config.overrides)
         with fabric.rank_zero_first():  # process 0 makes or fills what the others then read
             self.corpus, held_out = training_and_held_out(config, plain.sample_rate)
-            self.teaching: Teaching = make_teaching(config, self.corpus, fabric.device)
+            self.teaching: Teaching = make_teaching(
+                config, self.corpus, plain, fabric.device, print if fabric.is_global_zero else None
+            )
         self.crops = held_out_crops(config, held_out, plain.hop_length).to(fabric.device)
 
     def _build_networks(self) -> None:
@@ -189,11 +191,11 @@ class Run:
         checkpoints.save_json(folder / f"rng_{fabric.global_rank}.json", checkpoints.random_state())
         if fabric.is_global_zero:
             for name, module in self._modules().items():
-                checkpoints.save_tensors(folder / f"{name}.safetensors", module.state_dict())
+                checkpoints.write_tensors(folder / f"{name}.safetensors", module.state_dict())
             for name, optimizer in self._optimizers().items():
                 checkpoints.save_optimizer(folder, name, optimizer)
             recent = torch.stack(tuple(self.recent)) if self.recent else torch.empty(0)
-            checkpoints.save_tensors(folder / "health.safetensors", {"recent": recent})
+            checkpoints.write_tensors(folder / "health.safetensors", {"recent": recent})
             best = None if self.best == float("inf") else self.best
             checkpoints.save_json(folder / "state.json", {"step": self.step, "best": best})
         fabric.barrier()
@@ -219,12 +221,12 @@ class Run:
         self.best = float("inf") if state["best"] is None else state["best"]
         for name, module in self._modules().items():
             try:
-                module.load_state_dict(checkpoints.load_tensors(folder / f"{name}.safetensors"))
+                module.load_state_dict(checkpoints.read_tensor_file(folder / f"{name}.safetensors"))
             except RuntimeError as error:
                 raise CheckpointError(f"{folder / name}: {error}") from None
         for name, optimizer in self._optimizers().items():
             checkpoints.load_optimizer(folder, name, optimizer)
-        self.recent.extend(checkpoints.load_tensors(folder / "health.safetensors")["recent"])
+        self.recent.extend(checkpoints.read_tensor_file(folder / "health.safetensors")["recent"])
         own = folder / f"rng_{self.fabric.global_rank}.json"
         if own.exists():  # else: more processes than before; theirs were seeded at the start
             checkpoints.set_random_state(checkpoints.load_json(own))

@@ -1,0 +1,92 @@
+r"""Say in a few lines what something is: a codec, a checkpoint, a file of codes, a run.
+
+What ``codec-lib info`` prints. Left out: audio files and corpora (``codec-lib corpus describe``).
+
+Read next: ``cli.py``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import codec_lib
+from codec_lib import bitstream, hub
+from codec_lib.codecs.base import Codec
+from codec_lib.codecs.registry import codec_class
+from codec_lib.training.checkpoints import latest_checkpoint
+from codec_lib.training.config import read_mapping
+from codec_lib.training.logs import read_csv
+
+
+def describe_anything(name: str | None = None) -> dict[str, Any]:
+    r"""Describe what a name or path stands for.
+
+    Parameters
+    ----------
+    name
+        A registered codec, a shipped checkpoint, a weight file, a ``.codes`` file or the folder of
+        a run; None lists codecs and checkpoints.
+
+    Returns
+    -------
+    dict
+        Names and values to print.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them.
+
+    Examples
+    --------
+    >>> describe_anything("speechtokenizer")["scales"]
+    'paper, small, smoke'
+    """
+    if name is None:
+        checkpoints = ", ".join(hub.known_names()) or "none"
+        return {"codecs": ", ".join(codec_lib.names()), "checkpoints": checkpoints}
+    path = Path(name)
+    if path.suffix == ".codes":
+        codes, header = bitstream.read_codes(path)
+        seconds = header.num_samples / header.sample_rate
+        return {**vars(header), "seconds": round(seconds, 3), "codebooks": codes.n_q}
+    if path.is_dir():
+        return _run(path)
+    if name in codec_lib.names():
+        codec = codec_lib.build(name)
+        scales = ", ".join(sorted(codec_class(name).scales))
+        return {"codec": name, "scales": scales, **_sizes(codec, "small scale")}
+    codec = hub.load(name, fold=False)
+    card = {key: value for key, value in codec.card.items() if key != "training"}
+    return {"codec": codec.name, **_sizes(codec, "weights"), "sha256": codec.fingerprint, **card}
+
+
+def _sizes(codec: Codec, what: str) -> dict[str, Any]:
+    """Describe rates and sizes of a codec."""
+    millions = sum(parameter.numel() for parameter in codec.parameters()) / 1e6
+    kbits = [codec.bitrate(n_q) / 1000 for n_q in range(1, codec.num_quantizers + 1)]
+    return {
+        what: f"{millions:.2f} M trainable parameters",
+        "audio": f"{codec.sample_rate} Hz, {codec.hop_length} samples a frame, "
+        f"{codec.frame_rate:g} frames/s",
+        "codebooks": f"{codec.num_quantizers} of {codec.codebook_size} entries",
+        "kbit/s": ", ".join(f"{rate:g}" for rate in kbits),
+    }
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """Describe a run by its config, last checkpoint and last metrics."""
+    config = read_mapping(folder / "config.yml")
+    last = latest_checkpoint(folder)
+    rows = read_csv(folder / "metrics.csv")
+    shown = {key: value for key, value in (rows[-1] if rows else {}).items() if value}
+    validated = [row for row in rows if row.get("valid/mel_distance")]
+    best = min(validated, key=lambda row: float(row["valid/mel_distance"]), default={})
+    wanted = "codec scale corpus recipe teacher critics steps".split()
+    return {
+        **{key: config.get(key) for key in wanted},
+        "checkpoint": last.name if last else "none",
+        **{key: value for key, value in shown.items() if key.startswith("train/")},
+        **{f"best {key}": value for key, value in best.items() if key.startswith("valid/")},
+    }

@@ -1,0 +1,105 @@
+r"""Ship what a run learnt: averaged weights in half precision, listed, with a card.
+
+Left out: the card's figures; ``codec-lib evaluate`` measures them.
+
+Read next: ``hub.py``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from codec_lib import hub, paths
+from codec_lib.codecs.base import Codec
+from codec_lib.training.config import read_mapping
+
+LIMIT_MB = 6.0  # a shipped checkpoint's size; they lie in the repository
+
+CARD = """# {name}
+
+| | |
+|---|---|
+| codec | {codec} ({parameters:.2f} M parameters), {sample_rate} Hz, {frame_rate:g} frames/s |
+| rate | {num_quantizers} codebooks of {codebook_size} entries, {kbits:g} kbit/s |
+| trained on | {corpus} |
+| steps | {steps} of {batch_size} x {segment_seconds} s, recipe `{recipe}`, seed {seed} |
+| teacher | {teacher} |
+| critics | {critics} |
+| held-out at the end | {metrics} |
+| licence | {licence} |
+| file | `{file}`, {megabytes:.2f} MB, sha256 `{sha256}` |
+
+Use: `codec_lib.load("{name}")`
+
+What it is for, what it was measured on, and what it does badly: to be written.
+"""
+
+
+def export_run(run: Path, name: str, licence: str, final: bool = False) -> tuple[Path, Path]:
+    r"""Write a run's weights and a card into ``data/checkpoints``.
+
+    Parameters
+    ----------
+    run
+        Folder of a run, or one of its weight files.
+    name
+        What ``codec_lib.load`` will know it by.
+    licence
+        Of the weights; it goes into the file and the card.
+    final
+        True takes the last weights, False the best by held-out mel distance.
+
+    Returns
+    -------
+    tuple[Path, Path]
+        Weights and card.
+
+    Raises
+    ------
+    ValueError
+        If the run has no weights yet, or the file would be larger than 6 MB.
+    """
+    source = run / ("final.safetensors" if final else "best.safetensors") if run.is_dir() else run
+    codec = hub.load(source, fold=False)
+    megabytes = 2e-6 * sum(value.numel() for value in codec.state_dict().values())
+    if megabytes > 2 * LIMIT_MB:  # statistics are left out, so judge the file below
+        raise ValueError(f"export: {source} would take {megabytes:.0f} MB, at most {LIMIT_MB} ship")
+    written = source.with_name("config.yml")
+    settings: dict[str, Any] = read_mapping(written) if written.exists() else {}
+    metadata = {**codec.card, "licence": licence, "training": settings}
+    target = paths.checkpoints_root() / f"{name}.safetensors"
+    hub.save_codec(codec, target, metadata=metadata)
+    if target.stat().st_size > LIMIT_MB * 1e6:
+        size = target.stat().st_size / 1e6
+        target.unlink()
+        raise ValueError(f"export: {name} takes {size:.1f} MB, at most {LIMIT_MB} ship")
+    hub.write_listing()
+    card = target.with_suffix(".md")
+    card.write_text(_card(name, codec, settings, licence, target), encoding="utf-8")
+    return target, card
+
+
+def _card(name: str, codec: Codec, settings: dict[str, Any], licence: str, file: Path) -> str:
+    """Fill in what is known about a checkpoint."""
+    keys = "corpus batch_size segment_seconds recipe seed teacher critics".split()
+    known = {key: settings.get(key) or "none" for key in keys}
+    metrics = {k.removeprefix("valid/"): v for k, v in codec.card.items() if k.startswith("valid/")}
+    known["seed"] = settings.get("seed", "unknown")
+    return CARD.format(
+        **known,
+        name=name,
+        codec=codec.name,
+        parameters=sum(parameter.numel() for parameter in codec.parameters()) / 1e6,
+        sample_rate=codec.sample_rate,
+        frame_rate=codec.frame_rate,
+        num_quantizers=codec.num_quantizers,
+        codebook_size=codec.codebook_size,
+        kbits=codec.bitrate() / 1000,
+        steps=codec.card.get("steps", "unknown"),
+        metrics=", ".join(f"{key} {value:.3f}" for key, value in metrics.items()) or "unknown",
+        licence=licence,
+        file=file.name,
+        megabytes=file.stat().st_size / 1e6,
+        sha256=hub.sha256(file),
+    )
