@@ -226,7 +226,7 @@ PRESETS["official"] = {**PRESETS["paper"], "recipe": "official", "out_dir": "run
 
 
 def load_config(
-    preset: str = "small",
+    preset: str | None = "small",
     file: str | Path | None = None,
     changes: dict[str, Any] | None = None,
 ) -> TrainConfig:
@@ -235,7 +235,7 @@ def load_config(
     Parameters
     ----------
     preset
-        A name in ``PRESETS``.
+        A name in ``PRESETS``; None starts from the defaults, e.g. to read what a run wrote.
     file
         YAML or JSON mapping of field to value.
     changes
@@ -255,7 +255,7 @@ def load_config(
     >>> load_config("smoke", changes={"lr": "1e-3", "weights.adv_loss": 5}).weights
     {'adv_loss': 5.0}
     """
-    values = dict(PRESETS[_known(preset, PRESETS, "preset")])
+    values = dict(PRESETS[_known(preset, PRESETS, "preset")]) if preset else {}
     if file is not None:
         for key, value in read_mapping(file).items():
             is_inner = key in MAPPINGS and isinstance(value, dict)

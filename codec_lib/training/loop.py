@@ -97,7 +97,7 @@ def check_folder(config: TrainConfig, run_dir: Path) -> None:
         if run_dir.exists() and any(run_dir.iterdir()):
             raise ValueError(f"out_dir: {run_dir} holds files but no run; choose another folder")
         return
-    changed = differences(load_config(file=written), config)
+    changed = differences(load_config(None, written), config)
     if changed and checkpoints.latest_checkpoint(run_dir) is not None:
         lines = (f"{name} was {old!r} and is {new!r}" for name, (old, new) in changed.items())
         raise ValueError(
