@@ -127,7 +127,7 @@ def listen_by_layers(
         raise ValueError(f"stops: got {bad}, expected numbers of codebooks from 1 to {total}")
     codes = codec.encode(wav)
     decoded = [codec.decode(codes, layers=range(stop)) for stop in stops]
-    metric = metric or (lambda ref, est: f"SI-SDR {si_sdr_db(ref, est):.1f} dB")
+    metric = metric or _si_sdr
     clips = [nb.Clip("original", wav)]
     for stop, est in zip(stops, decoded, strict=True):
         label = f"{stop} codebook" + "s" * (stop > 1)
@@ -138,18 +138,10 @@ def listen_by_layers(
     return decoded
 
 
-def si_sdr_db(reference: Tensor, estimate: Tensor) -> float:
-    r"""Return the scale-invariant signal-to-distortion ratio in dB of two waveforms.
+def _si_sdr(original: Tensor, decoded: Tensor) -> str:
+    from codec_lib.evaluation.reconstruction import si_sdr  # the metrics load slowly
 
-    With both centred and :math:`\alpha = \langle \hat s, s\rangle / \|s\|^2`:
-    :math:`10 \log_{10} \|\alpha s\|^2 / \|\hat s - \alpha s\|^2`.
-    """
-    ref, est = (
-        signal.flatten().double() - signal.double().mean() for signal in (reference, estimate)
-    )
-    target = (est @ ref) / (ref @ ref).clamp_min(1e-12) * ref
-    error = (est - target).square().sum().clamp_min(1e-12)
-    return float(10 * torch.log10(target.square().sum().clamp_min(1e-12) / error))
+    return f"SI-SDR {si_sdr(original[0].cpu(), decoded[0].cpu()):.1f} dB"
 
 
 def _layer_boxes(codec: Any, codes: Any) -> None:
