@@ -18,7 +18,9 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import os
+import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -165,9 +167,7 @@ def _load() -> tuple[ctypes.CDLL, bytes]:
             "Hint: pip install espeakng-loader (10 MB)"
         ) from error
     path = espeakng_loader.get_library_path()
-    if hasattr(os, "RTLD_NOLOAD"):
-        _refuse_loaded(path)
-    library = ctypes.CDLL(path)
+    library = _private_copy(path) if _is_loaded(path) else ctypes.CDLL(path)
     library.espeak_Synth.argtypes = (
         ctypes.c_char_p,
         ctypes.c_size_t,
@@ -181,16 +181,20 @@ def _load() -> tuple[ctypes.CDLL, bytes]:
     return library, os.fsencode(espeakng_loader.get_data_path())
 
 
-def _refuse_loaded(path: str) -> None:
-    """Raise if the library is in memory already: its state would leak into what is said."""
+def _is_loaded(path: str) -> bool:
+    """Return whether the library is in memory already, so that its state would leak in."""
     try:
-        ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
-    except OSError:
-        return
-    raise EspeakError(
-        "espeak-ng: got the library loaded by someone else in this process, expected it unloaded. "
-        "Hint: make the corpus in a process of its own."
-    )
+        handle = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+    except (AttributeError, OSError):  # Windows cannot ask; elsewhere this says that it is not
+        return False
+    _unload(handle)  # asking counts as one more use
+    return True
+
+
+def _private_copy(path: str) -> ctypes.CDLL:
+    """Load the library from a copy of its file, which gets memory of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return ctypes.CDLL(shutil.copy(path, folder))  # stays in memory when its file is gone
 
 
 def _unload(library: ctypes.CDLL) -> None:

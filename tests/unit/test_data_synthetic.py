@@ -2,6 +2,7 @@ r"""The synthetic corpus: splits without overlap, the same bytes for a seed, bou
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from collections import defaultdict
@@ -191,6 +192,18 @@ def test_espeak_names_its_faults(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(espeak.EspeakError, match="pip install espeakng-loader"):
         espeak.speak("hello")
+
+
+def test_espeak_in_use_elsewhere_does_not_leak_in():
+    import espeakng_loader
+
+    alone = espeak.speak("one two three", "en-us+f2")
+    held = ctypes.CDLL(espeakng_loader.get_library_path())
+    for _ in range(2):
+        beside = espeak.speak("one two three", "en-us+f2")
+        assert np.array_equal(alone.samples, beside.samples)
+        assert alone.phonemes == beside.phonemes
+    espeak._unload(held)
 
 
 def test_espeak_speaks_other_languages_and_follows_its_arguments():
