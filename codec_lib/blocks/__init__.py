@@ -1,4 +1,4 @@
 r"""Layers with exact length arithmetic, from which every encoder and decoder is assembled.
 
-Read in this order: ``activations``, ``conv``, ``recurrent``, ``seanet``, ``spectral``.
+Read in this order: ``activations``, ``conv``, ``recurrent``, ``tiling``, ``seanet``, ``spectral``.
 """

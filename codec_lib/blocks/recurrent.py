@@ -2,7 +2,7 @@ r"""LSTM over frames with a skip connection, in channel-first layout.
 
 EnCodec puts two unidirectional layers between its convolutions; SpeechTokenizer makes the encoder's
 bidirectional, so a frame sees the whole utterance (and encoding in chunks is not exact). Notebook:
-05_encoders_and_decoders. Leaves out: a streaming state. Read next: ``blocks/seanet.py``.
+05_encoders_and_decoders. Leaves out: a streaming state. Read next: ``blocks/tiling.py``.
 """
 
 from __future__ import annotations

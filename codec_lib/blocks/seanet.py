@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from codec_lib.blocks.activations import activation as build_activation
 from codec_lib.blocks.conv import Conv1d, ConvTranspose1d
 from codec_lib.blocks.recurrent import SkipLSTM
+from codec_lib.blocks.tiling import run_tiled
 from codec_lib.shapes import check_shape
 
 COMPRESSION = 2  # hidden width of a residual block is its width / 2, as published
+LATENT_CONTEXT = 6  # frames: convolution k 7 at the frame rate, 3, or 6 on one side where causal
 
 
 class ResidualBlock(nn.Module):
@@ -127,13 +129,15 @@ class SEANetEncoder(nn.Module):
                 conv(channels, 2 * channels, 2 * stride, stride),
             ]
             channels *= 2
+        self.num_strided = len(layers)  # layers that run above the frame rate
         if lstm_layers:
             layers.append(SkipLSTM(channels, lstm_layers, bidirectional))
             channels *= 2 if bidirectional else 1
         layers += [build_activation(activation, channels), conv(channels, latent_dim, 7)]
         self.layers = nn.Sequential(*layers)
+        self.context = _strided_context(strides)
         # frames on each side; an LSTM remembers without bound
-        self.receptive_field = None if lstm_layers else _frames_of_context(strides)
+        self.receptive_field = None if lstm_layers else self.context + LATENT_CONTEXT
 
     def forward(self, wav: Tensor) -> Tensor:
         r"""Encode.
@@ -149,7 +153,8 @@ class SEANetEncoder(nn.Module):
             Latent, shape (B, D, F) with F = ceil(T / hop_length).
         """
         check_shape(wav, "B 1 T", name="wav")
-        return self.layers(wav)
+        strided, rest = self.layers[: self.num_strided], self.layers[self.num_strided :]
+        return rest(run_tiled(strided, wav, self.context, self.hop_length, 1))
 
 
 class SEANetDecoder(nn.Module):
@@ -189,6 +194,7 @@ class SEANetDecoder(nn.Module):
         if lstm_layers:
             layers.append(SkipLSTM(channels, lstm_layers, bidirectional))
             channels *= 2 if bidirectional else 1
+        self.num_latent = len(layers)  # layers that run at the frame rate
         for i, stride in enumerate(strides):
             out_channels = width * 2 ** (len(strides) - 1 - i)
             layers += [
@@ -199,7 +205,8 @@ class SEANetDecoder(nn.Module):
             channels = out_channels
         layers += [build_activation(activation, channels), conv(channels, 1, 7)]
         self.layers = nn.Sequential(*layers)
-        self.receptive_field = None if lstm_layers else _frames_of_context(strides)
+        self.context = _strided_context(strides)
+        self.receptive_field = None if lstm_layers else self.context + LATENT_CONTEXT
 
     def forward(self, z_q: Tensor) -> Tensor:
         r"""Decode.
@@ -215,13 +222,14 @@ class SEANetDecoder(nn.Module):
             Waveform, shape (B, 1, F * hop_length).
         """
         check_shape(z_q, "B D F", name="z_q")
-        return self.layers(z_q)
+        latent, strided = self.layers[: self.num_latent], self.layers[self.num_latent :]
+        return run_tiled(strided, latent(z_q), self.context, 1, self.hop_length)
 
 
-def _frames_of_context(strides: Sequence[int]) -> int:
-    """Bound the frames on each side that a frame depends on, without an LSTM."""
-    samples, step = 3, 1  # first convolution: k 7
+def _strided_context(strides: Sequence[int]) -> int:
+    """Bound the frames on each side that the layers above the frame rate make a frame depend on."""
+    samples, step = 6, 1  # convolution k 7 at the sample rate: 3, or 6 on one side where causal
     for stride in reversed(strides):
-        samples += step * (1 + stride)  # residual block k 3, strided convolution k 2 stride
+        samples += step * (2 + 2 * stride)  # residual block k 3, strided convolution k 2 stride
         step *= stride
-    return -(-samples // step) + 3  # last convolution: k 7 at the frame rate
+    return -(-samples // step)

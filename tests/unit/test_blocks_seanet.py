@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from codec_lib.blocks import tiling
 from codec_lib.blocks.seanet import ResidualBlock, SEANetDecoder, SEANetEncoder
 
 SIZES = {"latent_dim": 6, "width": 2, "strides": (4, 2)}
@@ -77,3 +78,33 @@ def test_shortcut_is_learned() -> None:
     block = ResidualBlock(4)
     block(torch.randn(1, 4, 9)).sum().backward()
     assert all(p.grad is not None for p in block.shortcut.parameters())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lstm_layers", [0, 1])
+def test_tiles_give_the_whole(causal: bool, lstm_layers: int, monkeypatch) -> None:
+    monkeypatch.setattr(tiling, "TILE_FRAMES", 16)
+    options = SIZES | {"lstm_layers": lstm_layers, "causal": causal, "bidirectional": not causal}
+    encoder, decoder = SEANetEncoder(**options), SEANetDecoder(**options | {"bidirectional": False})
+    for length in (16 * 8, 21 * 8 + 1, 70 * 8 + 5):
+        wav = torch.randn(2, 1, length)
+        z = encoder(wav)  # whole, as a gradient is needed
+        wav_hat = decoder(z)
+        with torch.no_grad():
+            assert torch.allclose(encoder(wav), z, atol=1e-6)
+            assert torch.allclose(decoder(z), wav_hat, atol=1e-6)
+
+
+def test_tiles_are_used_without_gradient_only() -> None:
+    lengths: list[int] = []
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        lengths.append(x.shape[-1])
+        return x
+
+    x = torch.randn(1, 1, 2 * tiling.TILE_FRAMES + 3)
+    with torch.no_grad():
+        assert torch.equal(tiling.run_tiled(function, x, 1, 1, 1), x)
+    assert lengths == [129, 130, 4]
+    tiling.run_tiled(function, x, 1, 1, 1)
+    assert lengths[3:] == [x.shape[-1]]
