@@ -2,9 +2,10 @@ r"""Multi-scale STFT discriminator (MS-STFT): the complex spectrogram at several
 
 Source: [EnCodec], §3.4, used by [SpeechTokenizer], §3.3. Real and imaginary part are two input
 channels, so that this critic sees phase; small two-dimensional convolutions stride over frequency
-and dilate over time. Notebook: ``06_losses_and_discriminators``. Left out: the losses. Deviations:
-``representation="log_magnitude"`` is not published; it is the multi-resolution critic of UnivNet
-with the same layers, one input channel instead of two. Read next: ``losses/adversarial.py``.
+and dilate over time. Notebook: ``06_losses_and_discriminators``. Left out: the losses. Deviations, not
+published for this critic: ``"compressed"`` keeps the phase and raises the magnitude to the power of
+0.3, so that quiet parts count; ``"magnitude"`` is UnivNet's multi-resolution critic with these
+layers, ``"log_magnitude"`` the same on logarithms. Read next: ``losses/adversarial.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from codec_lib.discriminators.base import Discriminator, DiscriminatorOutput, no
 N_FFTS = (1024, 2048, 512, 256, 128)  # in the order of the official SpeechTokenizer code
 DILATIONS = (1, 2, 4)  # over time, one convolution each
 SLOPE = 0.2  # LeakyReLU, as published
-REPRESENTATIONS = ("complex", "magnitude", "log_magnitude")
+REPRESENTATIONS = ("complex", "compressed", "magnitude", "log_magnitude")
+EXPONENT = 0.3  # of the compressed magnitude: 60 dB of range become 18
 
 
 class STFTDiscriminator(nn.Module):
@@ -34,7 +36,7 @@ class STFTDiscriminator(nn.Module):
     filters
         Channels of every hidden layer.
     representation
-        ``"complex"`` (published), ``"magnitude"`` or ``"log_magnitude"``.
+        ``"complex"`` (published), ``"compressed"``, ``"magnitude"`` or ``"log_magnitude"``.
     frequency_stride
         Stride over frequency of the three dilated convolutions; 2 as published.
     """
@@ -59,7 +61,7 @@ class STFTDiscriminator(nn.Module):
             )
         self.n_fft, self.hop_length, self.representation = n_fft, hop_length, representation
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
-        channels = 2 if representation == "complex" else 1
+        channels = 2 if representation in ("complex", "compressed") else 1
         layers: list[nn.Module] = [nn.Conv2d(channels, filters, (3, 9), padding=(1, 4))]
         for dilation in DILATIONS:  # the first convolution has no norm, as published
             conv = nn.Conv2d(
@@ -91,7 +93,10 @@ class STFTDiscriminator(nn.Module):
                 return_complex=True,
             ).transpose(1, 2)  # (B, F, bins)
             spectrum = spectrum / self.window.square().sum().sqrt()
-            if self.representation == "complex":
+            if self.representation == "compressed":
+                power = spectrum.real.square() + spectrum.imag.square()
+                spectrum = spectrum * (power + 1e-8) ** ((EXPONENT - 1) / 2)
+            if self.representation in ("complex", "compressed"):
                 return torch.view_as_real(spectrum).permute(0, 3, 1, 2)  # (B, 2, F, bins)
             magnitude = spectrum.abs().unsqueeze(1)  # (B, 1, F, bins)
             if self.representation == "magnitude":

@@ -131,7 +131,8 @@ def test_shapes_of_the_spectrogram_maps_by_hand():
 
 def test_complex_critics_see_phase_and_magnitude_critics_do_not():
     wav = torch.randn(1, 1, 2048) * 0.1
-    for representation, sees in (("complex", True), ("magnitude", False), ("log_magnitude", False)):
+    sees_phase = {"complex": True, "compressed": True, "magnitude": False, "log_magnitude": False}
+    for representation, sees in sees_phase.items():
         disc = MultiScaleSTFTDiscriminator((256,), filters=4, representation=representation)
         moved = (disc(-wav)[0].logits - disc(wav)[0].logits).abs().max().item()
         assert (moved > 1e-4) == sees
@@ -151,6 +152,29 @@ def test_gradients_reach_all_weights_and_the_waveform(name):
     adversarial_loss(disc(fake)).backward()
     assert fake.grad.abs().sum() > 0
     assert all(p.grad is None for p in disc.parameters())
+
+
+def test_compression_keeps_phase_and_raises_the_magnitude_to_a_power():
+    plain, compressed = (
+        MultiScaleSTFTDiscriminator((256,), filters=2, representation=name).discriminators[0]
+        for name in ("complex", "compressed")
+    )
+    wav = torch.randn(1, 1, 1024)
+    before, after = (
+        torch.view_as_complex(critic.spectrogram(wav).permute(0, 2, 3, 1).contiguous())
+        for critic in (plain, compressed)
+    )
+    assert torch.allclose(after.abs(), before.abs() ** 0.3, rtol=1e-3)
+    turned = before.abs() * after - after.abs() * before
+    assert turned.abs().max().item() < 1e-4
+
+
+@pytest.mark.parametrize("representation", ["complex", "compressed", "magnitude", "log_magnitude"])
+def test_silence_gives_finite_gradients(representation):
+    disc = MultiScaleSTFTDiscriminator((256,), filters=2, representation=representation)
+    wav = torch.zeros(1, 1, 512, requires_grad=True)
+    adversarial_loss(disc(wav)).backward()
+    assert torch.isfinite(wav.grad).all()
 
 
 @pytest.mark.parametrize("name", ["mpd", "msd", "ms_stft"])
