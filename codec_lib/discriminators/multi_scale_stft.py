@@ -2,10 +2,10 @@ r"""Multi-scale STFT discriminator (MS-STFT): the complex spectrogram at several
 
 Source: [EnCodec], §3.4, used by [SpeechTokenizer], §3.3. Real and imaginary part are two input
 channels, so that this critic sees phase; small two-dimensional convolutions stride over frequency
-and dilate over time. Notebook: ``06_losses_and_discriminators``. Left out: the losses. Deviations, not
-published for this critic: ``"compressed"`` keeps the phase and raises the magnitude to the power of
-0.3, so that quiet parts count; ``"magnitude"`` is UnivNet's multi-resolution critic with these
-layers, ``"log_magnitude"`` the same on logarithms. Read next: ``losses/adversarial.py``.
+and dilate over time. Notebook: ``06_losses_and_discriminators``. Left out: the losses. Deviations,
+none published for this critic: ``"compressed"`` keeps the phase and raises the magnitude to the
+power of 0.3, so that quiet parts count; ``"magnitude"`` is UnivNet's multi-resolution critic with
+these layers, ``"log_magnitude"`` the same on logarithms. Read next: ``losses/adversarial.py``.
 """
 
 from __future__ import annotations
