@@ -298,3 +298,7 @@ def bench_command(
     from codec_lib.bench import main
 
     main(quick=quick)
+
+
+if __name__ == "__main__":
+    app()

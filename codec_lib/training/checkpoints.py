@@ -92,9 +92,9 @@ def commit(temporary: Path) -> Path:
 
 def sweep(run_dir: str | Path) -> None:
     """Delete what a killed process left half written or half deleted."""
-    for pattern in ("tmp_*", "old_*"):
-        for path in (Path(run_dir) / FOLDER).glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+    for pattern in ("tmp_*", ".*.partial", f"{FOLDER}/tmp_*", f"{FOLDER}/old_*"):
+        for path in Path(run_dir).glob(pattern):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

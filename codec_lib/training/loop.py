@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -70,8 +71,7 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
     """
     fabric = make_fabric(config)
     run_dir = Path(config.out_dir)
-    if not fresh:
-        check_folder(config, run_dir)
+    check_folder(config, run_dir, fresh)
     fabric.seed_everything(config.seed, verbose=False)
     run = Run(config, fabric)
     if fabric.is_global_zero:  # only now: a mistake in the config must not cost an earlier run
@@ -83,19 +83,36 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
     run.open_data()
     log = _open_log(run, run_dir) if fabric.is_global_zero else None
     try:
-        _loop(run, run_dir, log)
+        with _StopRequest(config.time_limit_minutes) as stop:
+            _loop(run, run_dir, log, stop)
     finally:
         if log is not None:
             log.close()
     return run_dir
 
 
-def check_folder(config: TrainConfig, run_dir: Path) -> None:
-    """Raise ValueError if the folder holds another run, or something that is not a run."""
+def check_folder(config: TrainConfig, run_dir: Path, fresh: bool = False) -> None:
+    r"""Raise ValueError if the folder holds another run, or something that is not a run.
+
+    Parameters
+    ----------
+    config
+        The run to be started or continued.
+    run_dir
+        Its folder; it need not exist.
+    fresh
+        True accepts any run, which will be replaced.
+    """
     written = run_dir / "config.yml"
     if not written.exists():
-        if run_dir.exists() and any(run_dir.iterdir()):
-            raise ValueError(f"out_dir: {run_dir} holds files but no run; choose another folder")
+        there = [path.name for path in run_dir.iterdir()] if run_dir.exists() else []
+        foreign = [name for name in there if name not in OWN and name[:4] != "tmp_"]
+        if foreign:
+            raise ValueError(
+                f"out_dir: {run_dir} holds {foreign[0]} but no run; choose another folder"
+            )
+        return
+    if fresh:
         return
     changed = differences(load_config(None, written), config)
     if changed and checkpoints.latest_checkpoint(run_dir) is not None:
@@ -126,9 +143,9 @@ def _open_log(run: Run, run_dir: Path) -> RunLog:
     return RunLog(run_dir, run.step, config.log_every, progress)
 
 
-def _loop(run: Run, run_dir: Path, log: RunLog | None) -> None:
+def _loop(run: Run, run_dir: Path, log: RunLog | None, stop: _StopRequest) -> None:
     """Take the steps that are left."""
-    config, stop = run.config, _StopRequest(run.config.time_limit_minutes)
+    config = run.config
     while run.step < config.steps and not stop.agreed:
         batch = run.next_batch()
         try:
@@ -231,9 +248,17 @@ class _StopRequest:
     def __init__(self, minutes: float) -> None:
         self.agreed, self.reason = False, ""
         self.deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._on_signal)
+                self.previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
 
     @property
     def wanted(self) -> bool:

@@ -1,0 +1,135 @@
+"""A run that was interrupted, politely or by SIGKILL, ends as if it had not been."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from codec_lib.training.checkpoints import latest_checkpoint, read_tensor_file
+from codec_lib.training.config import write_config
+from codec_lib.training.logs import read_csv
+from codec_lib.training.loop import train
+
+ROOT = Path(__file__).parents[2]
+
+
+def _same_end(one: Path, other: Path) -> None:
+    """Assert that two runs wrote the same metrics and ended with the same state, exactly."""
+    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    last = latest_checkpoint(one)
+    assert last.name == latest_checkpoint(other).name
+    for path in sorted(last.iterdir()):
+        again = latest_checkpoint(other) / path.name
+        if path.suffix == ".json":
+            assert path.read_text() == again.read_text(), path.name
+            continue
+        tensors = read_tensor_file(again)
+        for name, value in read_tensor_file(path).items():
+            assert torch.equal(value, tensors[name]), f"{path.name}: {name}"
+
+
+def test_resumed_equals_uninterrupted(tiny_config, tmp_path):
+    """Critics start after the interruption, so their state and the codec's are both at stake."""
+    changes = {"critics": "smoke", "critic_start": 3, "valid_every": 2, "checkpoint_every": 2}
+    dropout = {"overrides.quantizer": {"quantizer_dropout": 0.5}}  # draws from the random state
+    config = tiny_config(steps=8, **changes, **dropout)
+    whole = train(replace(config, out_dir=str(tmp_path / "whole")))
+
+    class Stopped(Exception):
+        pass
+
+    def stop_at(step: int) -> None:
+        from codec_lib.training.run import Run
+
+        original = Run.next_batch
+
+        def next_batch(self: Run) -> dict:
+            if self.step == step:
+                raise Stopped
+            return original(self)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Run, "next_batch", next_batch)
+            with pytest.raises(Stopped):
+                train(config)
+
+    stop_at(3)  # one step after a checkpoint
+    torch.randn(7)  # the process's random state is another one now
+    stop_at(6)
+    train(config)
+    _same_end(whole, Path(config.out_dir))
+
+
+def test_killed_equals_uninterrupted(tiny_config, tmp_path):
+    """SIGKILL at random times and in the middle of writing checkpoints changes nothing."""
+    changes = {"critics": "smoke", "critic_start": 5, "valid_every": 7, "checkpoint_every": 2}
+    write_config(tiny_config(steps=30, **changes), tmp_path / "config.yml")
+    command = [sys.executable, str(Path(__file__).with_name("killer.py"))]
+    done = subprocess.run(
+        [*command, str(tmp_path / "config.yml"), str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    kills = int(re.search(r"kills (\d+)", done.stdout).group(1))
+    assert kills >= 6, done.stdout
+    _same_end(tmp_path / "peace", tmp_path / "killed")
+    assert not [p for p in (tmp_path / "killed" / "checkpoints").iterdir() if p.name[:3] != "ste"]
+
+
+def test_a_longer_run_goes_on_and_another_config_does_not(tiny_config):
+    config = tiny_config(steps=2)
+    folder = train(config)
+    train(replace(config, steps=3, log_every=1))
+    assert [row["step"] for row in read_csv(folder / "metrics.csv")] == ["0", "1", "2"]
+    with pytest.raises(ValueError, match=r"lr was 0.0005 and is 0.1.*--fresh"):
+        train(replace(config, lr=0.1))
+    train(replace(config, lr=0.1, steps=1), fresh=True)
+    assert len(read_csv(folder / "metrics.csv")) == 1
+    assert latest_checkpoint(folder).name == "step_00000001"
+
+
+def test_sigterm_and_time_limit_save_and_end(tiny_config, monkeypatch, capsys):
+    from codec_lib.training.run import Run
+
+    original = Run.count_codes
+
+    def count_codes(self: Run, codes: torch.Tensor) -> None:
+        if self.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, codes)
+
+    monkeypatch.setattr(Run, "count_codes", count_codes)
+    folder = train(tiny_config(steps=50))
+    assert latest_checkpoint(folder).name == "step_00000002"
+    assert "SIGTERM" in capsys.readouterr().out
+    train(tiny_config(steps=50, time_limit_minutes=1e-6))
+    assert latest_checkpoint(folder).name == "step_00000003"
+    assert "time limit" in capsys.readouterr().out
+
+
+def test_a_folder_with_other_things_is_left_alone(tiny_config, tmp_path):
+    (tmp_path / "thesis.txt").write_text("keep me")
+    for fresh in (False, True):
+        with pytest.raises(ValueError, match=r"holds thesis.txt but no run"):
+            train(tiny_config(out_dir=str(tmp_path)), fresh=fresh)
+    assert (tmp_path / "thesis.txt").read_text() == "keep me"
+
+
+def test_a_damaged_checkpoint_is_named(tiny_config):
+    config = tiny_config(steps=2)
+    last = latest_checkpoint(train(config))
+    (last / "codec.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"codec.safetensors: not a readable"):
+        train(replace(config, steps=3))
