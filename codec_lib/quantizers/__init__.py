@@ -5,7 +5,12 @@ Read in this order: ``rows.py``, ``ranks.py``, ``search.py``, ``gradients.py``, 
 """
 
 from codec_lib.quantizers.gradients import rotation_trick, straight_through
-from codec_lib.quantizers.health import HealthTracker, codebook_health, usage_alarms
+from codec_lib.quantizers.health import (
+    HealthTracker,
+    code_counts,
+    codebook_health,
+    usage_alarms,
+)
 from codec_lib.quantizers.residual import ResidualVectorQuantizer
 from codec_lib.quantizers.search import kmeans, nearest
 from codec_lib.quantizers.vector import VectorQuantizer
@@ -14,6 +19,7 @@ __all__ = [
     "HealthTracker",
     "ResidualVectorQuantizer",
     "VectorQuantizer",
+    "code_counts",
     "codebook_health",
     "kmeans",
     "nearest",
