@@ -2,7 +2,7 @@ r"""What a cell leaves on the page: figures with alt text, source code, players,
 
 Players play levels true: the reference first and one gain for all, so that a codec that is too
 quiet stays so. Notebook: all of them, as ``nb.show``, ``nb.show_source``, ``nb.audio_row`` and
-``nb.table``. Leaves out: drawing (``plotting.py``). Read next: ``plotting.py``.
+``nb.table``. Leaves out: drawing (``plotting.py``). Read next: ``charts.py``.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def show_source(obj: Callable | type, docstring: bool = False) -> None:
     docstring
         True keeps the docstrings; without them ``help(obj)`` still shows them.
     """
+    obj = inspect.unwrap(obj)  # the function itself, not what a decorator made of it
     lines, first = inspect.getsourcelines(obj)
     code = textwrap.dedent("".join(lines))
     file = Path(inspect.getsourcefile(obj) or "?")

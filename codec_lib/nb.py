@@ -313,7 +313,17 @@ def finish(ctx: Context | None = None) -> None:
 
 
 def progress(steps: Iterable, total: int, what: str = "", every: float = 10.0) -> Iterator:
-    """Yield from ``steps`` and print one line every ``every`` seconds, with the time left."""
+    r"""Yield from ``steps`` and print a line now and then, with the time left.
+
+    Parameters
+    ----------
+    steps, total
+        What to go through, and how many there are.
+    what
+        First word of the line.
+    every
+        Seconds between lines.
+    """
     started = said = time.perf_counter()
     for done, step in enumerate(steps):
         now = time.perf_counter()

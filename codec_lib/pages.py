@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -140,7 +141,7 @@ def write_page(executed: Path, title: str, images_from: Path) -> Path:
     title
         Title of the page.
     images_from
-        Folder that pictures named in the text are relative to.
+        Folder that pictures and links in the text are relative to.
 
     Returns
     -------
@@ -154,8 +155,10 @@ def write_page(executed: Path, title: str, images_from: Path) -> Path:
     """
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata["title"] = title
+    up = os.path.relpath(images_from.parent, executed.parent)
     for cell in notebook.cells:
         cell.source = re.sub(r"\]\((\w+)\.ipynb", r"](\1.html", cell.source)
+        cell.source = re.sub(r"\]\(\.\./", f"]({up}/", cell.source)
     resources = {"metadata": {"path": str(images_from), "name": executed.stem}}
     text, _ = OfflineExporter().from_notebook_node(notebook, resources=resources)
     found = EXTERNAL.search(text)
@@ -250,7 +253,7 @@ def write_index(target: Path, entries: Sequence[Mapping[str, Any]], subtitle: st
     subtitle
         A line under the title.
     """
-    cards = "\n".join(_card(entry) for entry in entries)
+    cards = "\n".join(_article(entry) for entry in entries)
     target.write_text(
         "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
@@ -262,7 +265,7 @@ def write_index(target: Path, entries: Sequence[Mapping[str, Any]], subtitle: st
     return target
 
 
-def _card(entry: Mapping[str, Any]) -> str:
+def _article(entry: Mapping[str, Any]) -> str:
     esc = html.escape
     page, shown, heard = entry["page"], entry["pictures"], entry["players"]
     number = entry["file"].split("_")[0]

@@ -23,7 +23,7 @@ LAYERS = (
     {"training", "lm", "evaluation"},
     {"cli"},
 )
-PRESENTATION = {"nb", "cells", "players", "plotting", "widgets", "course", "pages", "student"}
+PRESENTATION = {"nb", "cells", "charts", "plotting", "widgets", "course", "pages", "student"}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 

@@ -30,6 +30,7 @@ def executed(tmp_path):
     ]
     cells = [
         new_markdown_cell("# Tiny\nThe rate is $R = f K \\log_2 N$, see [next](01_b.ipynb)."),
+        new_markdown_cell("[Terms](../docs/glossary.md)"),
         new_markdown_cell("$$\\mathcal{L} = \\lVert x - \\hat{x} \\rVert_1 \\tag{4}$$"),
         new_code_cell("1", outputs=shown, execution_count=1),
     ]
@@ -51,10 +52,11 @@ def test_settings_are_read_as_literals():
 
 
 def test_a_page_shows_formulas_without_the_network(executed):
-    page = pages.write_page(executed, "00 A", executed.parent).read_text()
+    page = pages.write_page(executed, "00 A", executed.parent / "notebooks").read_text()
     assert page.count("<math") == 2 and "MathJax" not in page
     assert "(</mo><mn>4</mn>" in page or "&#x00028;</mo><mn>4</mn>" in page
     assert pages.EXTERNAL.search(page) is None and "cdnjs" not in page
+    assert 'href="./docs/glossary.md"' in page
     assert 'href="01_b.html"' in page and "<audio" in page
 
 

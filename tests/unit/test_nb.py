@@ -10,6 +10,7 @@ import soundfile
 import torch
 
 from codec_lib import cells, nb
+from codec_lib.codecs.base import Codec
 
 
 @pytest.fixture
@@ -151,6 +152,7 @@ def test_an_artefact_is_found_or_made_once(ctx, capsys):
 def test_source_is_the_librarys_own_without_docstrings(ctx):
     page = html(lambda: nb.show_source(nb.check))
     assert "codec_lib/nb.py:" in page and "holds" in page and "Parameters" not in page
+    assert "codec_lib/codecs/base.py:" in html(lambda: nb.show_source(Codec.decode))  # decorated
     assert "Parameters" in html(lambda: nb.show_source(nb.check, docstring=True))
     assert "..." in cells.without_docstrings('class A(Exception):\n    """Say."""\n')
 

@@ -64,6 +64,12 @@ def test_usage_sums_to_all_frames():
     fig = plotting.codebook_usage(torch.tensor([0, 0, 0, 1]), 4)
     assert fig.axes[0].lines[0].get_ydata() == pytest.approx([75, 25, 0, 0])
     np.testing.assert_allclose(fig.axes[0].lines[-1].get_ydata(), 25)
+    named = plotting.codebook_usage(torch.zeros(1, 2, 5, dtype=torch.int64), 4, codebooks=[1, 8])
+    assert [line.get_label() for line in named.axes[0].lines] == [
+        "codebook 1",
+        "codebook 8",
+        "even use",
+    ]
 
 
 def test_an_unknown_kind_is_refused():
