@@ -249,9 +249,7 @@ def phoneme_probe(
     """
     common = set(train.speakers) & set(test.speakers)
     if common:
-        raise ValueError(
-            f"probe: got speakers in both corpora, {sorted(common)[:3]}, expected none"
-        )
+        raise ValueError(f"probe: got speakers {sorted(common)[:3]} in both corpora, expected none")
     symbols = sorted(set(train.phoneme_set) | set(test.phoneme_set) | {SILENCE})
     features, labels = phoneme_frames(
         extract, train, symbols, max_train_frames, silence, seed, frame_rate

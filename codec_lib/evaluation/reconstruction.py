@@ -90,7 +90,8 @@ def si_sdr(reference: Tensor, estimate: Tensor) -> float:
     Returns
     -------
     float
-        dB; infinite for equal signals, NaN where the reference is silent.
+        dB; infinite for equal signals, minus infinite for a silent estimate, NaN for a silent
+        reference.
     """
     target = reference.double() - reference.double().mean()
     given = estimate.double() - estimate.double().mean()
@@ -100,9 +101,14 @@ def si_sdr(reference: Tensor, estimate: Tensor) -> float:
     scaled = (given * target).sum() / energy * target  # alpha s
     noise = (given - scaled).square().sum()
     signal = scaled.square().sum()
-    if float(noise) <= 1e-20 * float(energy):
-        return math.inf
-    return float(10 * torch.log10(signal / noise)) if float(signal) > 0 else -math.inf
+    if float(signal) <= 0:
+        return -math.inf
+    return math.inf if float(noise) <= 1e-20 * float(energy) else _decibel(signal / noise)
+
+
+def _decibel(ratio: Tensor) -> float:
+    """Return a ratio of energies in dB."""
+    return float(10 * torch.log10(ratio))
 
 
 def stoi(reference: Tensor, estimate: Tensor, sample_rate: int) -> float:

@@ -3,7 +3,8 @@ r"""Published teachers through torchaudio: HuBERT, wav2vec 2.0 and WavLM.
 SpeechTokenizer learns from the average of the 13 hidden states of HuBERT base, or from its layer 9
 [Zhang et al. 2024, SpeechTokenizer], §3; [Hsu et al. 2021, HuBERT]. The weights are read from disk;
 nothing is downloaded unless asked for. Hidden states are numbered as in transformers: 0 enters the
-first layer, i leaves layer i. fairseq numbers otherwise, so units of one do not fit the other.
+first layer, i leaves layer i; the last one of the large models has passed their final norm. fairseq
+numbers otherwise, so units of one do not fit the other.
 
 Used by notebook 10. Leaves out: language models as teachers (DM-Codec).
 Read next: ``codec_lib/losses/distillation.py``.
@@ -118,10 +119,15 @@ class PretrainedTeacher(nn.Module):
         """
         if check_shape(wav, "B 1 T", name="wav")["T"] < _RECEPTIVE_FIELD:
             raise ValueError(f"wav: got {wav.shape[-1]} samples, expected >= {_RECEPTIVE_FIELD}")
-        wav = wav[:, 0]
-        if self.normalise_waveform:
-            wav = torch.stack([functional.layer_norm(one, one.shape) for one in wav])
-        frames, _ = self.model.feature_extractor(wav, None)  # (B, F, channels)
+        return self._states(self._normalised(wav))
+
+    def _normalised(self, wav: Tensor) -> Tensor:
+        """Bring each waveform to mean 0 and variance 1 where the model expects that: (B, 1, T)."""
+        return functional.layer_norm(wav, wav.shape[-1:]) if self.normalise_waveform else wav
+
+    def _states(self, wav: Tensor) -> list[Tensor]:
+        """Return all hidden states of a waveform (B, 1, T) that is as the model expects it."""
+        frames, _ = self.model.feature_extractor(wav[:, 0], None)  # (B, F, channels)
         transformer = self.model.encoder.transformer
         states = [transformer._preprocess(self.model.encoder.feature_projection(frames))]
         bias = None  # of positions; only WavLM has one, made by its first layer
@@ -165,7 +171,7 @@ class PretrainedTeacher(nn.Module):
             raise ValueError("wav: got 0 samples, expected at least 1")
         frames, left = -(-sizes["T"] // HOP), (_RECEPTIVE_FIELD - HOP) // 2
         right = (frames - 1) * HOP + _RECEPTIVE_FIELD - left - sizes["T"]
-        states = self.hidden_states(functional.pad(wav, (left, right)))
+        states = self._states(functional.pad(self._normalised(wav), (left, right)))
         return torch.stack(states).mean(0) if layer == "avg" else states[layer]
 
 

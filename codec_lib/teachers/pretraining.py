@@ -1,33 +1,28 @@
-r"""Pre-train a small HuBERT: units from clustering, then masked prediction of them, then again.
+r"""Pre-train a small HuBERT by masked prediction of given units.
 
-First iteration: k-means units of MFCC. Second iteration: k-means units of a middle layer of the
-first [Hsu et al. 2021, HuBERT], §III. What a small budget needs is kept apart as arguments: the
-weight of heard frames, shorter spans, and a warped frequency axis on the input only, so that
-speakers of all sizes have to be mapped to the same units.
+[Hsu et al. 2021, HuBERT], §III. What a small budget needs is kept apart as arguments: the weight of
+heard frames, shorter spans, and a warped frequency axis on the input only, so that speakers of all
+sizes have to be mapped to the same units.
 
 A run is a function of its arguments: crops, masks and dropout depend on seed and step alone, so a
 run that was stopped goes on to the same weights. Used by notebook 10. Leaves out: several devices.
-Read next: ``features.py``.
+Read next: ``iterations.py``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from codec_lib.audio import AudioError
 from codec_lib.data import Corpus, CropDataset, batches
 
-from .frontend import HOP, SAMPLE_RATE, Mfcc, frame_count
+from .frontend import HOP, SAMPLE_RATE, frame_count
 from .hubert import SmallHubert, masked_prediction_loss, span_mask
-from .kmeans import KMeans, fit_kmeans
-
-Extractor = Callable[[Tensor], Tensor]  # (B, 1, T) -> (B, F, D)
 
 
 @dataclass(frozen=True)
@@ -66,89 +61,6 @@ class PretrainConfig:
     seed: int = 0
     save_every: int = 250
     log_every: int = 50
-
-
-def utterance_features(corpus: Corpus, extract: Extractor) -> Iterator[Tensor]:
-    r"""Extract the features of every utterance in turn.
-
-    Parameters
-    ----------
-    corpus
-        At 16 kHz.
-    extract
-        Function (1, 1, T) -> (1, F, D), e.g. ``Mfcc()``.
-
-    Yields
-    ------
-    Tensor
-        Shape (F, D); (0, 0) for a bad file, which the corpus has reported.
-    """
-    for index in range(len(corpus)):
-        try:
-            wav = corpus.load(index)[None]  # (1, 1, T)
-        except AudioError:
-            yield torch.zeros(0, 0)
-            continue
-        with torch.no_grad():
-            yield extract(wav)[0]
-
-
-def unit_targets(
-    corpus: Corpus,
-    extract: Extractor,
-    num_units: int = 100,
-    max_frames: int = 200_000,
-    seed: int = 0,
-) -> tuple[KMeans, list[Tensor]]:
-    r"""Cluster the frames of a corpus and name the cluster of each.
-
-    Parameters
-    ----------
-    corpus, extract
-        As in ``utterance_features``.
-    num_units, max_frames, seed
-        As in ``fit_kmeans``.
-
-    Returns
-    -------
-    tuple[KMeans, list[Tensor]]
-        The units, and one tensor (F,) int16 per utterance.
-    """
-    usable = (frames for frames in utterance_features(corpus, extract) if len(frames))
-    kmeans = fit_kmeans(usable, num_units, max_frames, seed)
-    units = [
-        kmeans(frames).to(torch.int16) if len(frames) else torch.zeros(0, dtype=torch.int16)
-        for frames in utterance_features(corpus, extract)
-    ]
-    return kmeans, units
-
-
-def mfcc_targets(corpus: Corpus, num_units: int = 100, seed: int = 0) -> list[Tensor]:
-    r"""Return the targets of the first iteration: clusters of MFCC, (F,) int16 per utterance."""
-    return unit_targets(corpus, Mfcc(), num_units, seed=seed)[1]
-
-
-def layer_targets(
-    teacher: SmallHubert, corpus: Corpus, layer: int, num_units: int = 200, seed: int = 0
-) -> list[Tensor]:
-    r"""Return the targets of the next iteration: clusters of a layer, (F,) int16 per utterance."""
-    teacher.eval()
-    return unit_targets(corpus, lambda wav: teacher.features(wav, layer), num_units, seed=seed)[1]
-
-
-def with_new_units(teacher: SmallHubert, num_units: int, seed: int = 0) -> SmallHubert:
-    r"""Return a copy with fresh unit vectors, to go on with targets of another kind.
-
-    The published second iteration starts from nothing; going on from the first costs half as much.
-    """
-    from dataclasses import replace
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = SmallHubert(replace(teacher.config, num_units=num_units))
-    kept = {key: value for key, value in teacher.state_dict().items() if key != "units"}
-    fresh.load_state_dict(kept, strict=False)
-    return fresh
 
 
 def pretrain(

@@ -1,0 +1,199 @@
+r"""From a corpus to a teacher: units of MFCC, pre-training, units of a layer, pre-training again.
+
+[Hsu et al. 2021, HuBERT], §III: the first iteration predicts k-means units of MFCC, the second
+those of a middle layer of the first. The published second iteration starts from nothing; here it
+goes on from the first, which costs half as much. Used by notebook 10. Leaves out: a third
+iteration. Read next: ``features.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec_lib.audio import AudioError
+from codec_lib.data import Corpus
+
+from .frontend import Mfcc, frame_count
+from .hubert import HubertConfig, SmallHubert
+from .kmeans import KMeans, fit_kmeans
+from .pretraining import PretrainConfig, pretrain
+
+Extractor = Callable[[Tensor], Tensor]  # (1, 1, T) -> (1, F, D)
+FIRST = PretrainConfig(steps=600, seed=0)  # what hubert-small was made with
+SECOND = PretrainConfig(steps=1000, seed=1)
+
+
+def unit_targets(
+    corpus: Corpus,
+    extract: Extractor,
+    num_units: int = 100,
+    max_frames: int = 100_000,
+    seed: int = 0,
+) -> tuple[KMeans, list[Tensor]]:
+    r"""Cluster the frames of a corpus and name the cluster of each.
+
+    Parameters
+    ----------
+    corpus
+        At 16 kHz.
+    extract
+        Function from a waveform (1, 1, T) to features (1, F, D), e.g. ``Mfcc()``.
+    num_units
+        Clusters.
+    max_frames
+        Frames to fit on at most, from utterances chosen at random; bounds the memory.
+    seed
+        Of the choice and the clustering.
+
+    Returns
+    -------
+    tuple[KMeans, list[Tensor]]
+        The units, and one tensor (F,) int16 per utterance; (0,) for a bad file, which the corpus
+        has reported.
+    """
+    chosen, frames = [], 0
+    for index in np.random.default_rng(seed).permutation(len(corpus)).tolist():
+        chosen.append(index)
+        frames += frame_count(corpus.length(index))
+        if frames >= max_frames:
+            break
+    found = (_features(corpus, index, extract) for index in chosen)
+    usable = (features for features in found if features is not None)
+    kmeans = fit_kmeans(usable, num_units, max_frames, seed)
+    units = []
+    for index in range(len(corpus)):
+        features = _features(corpus, index, extract)
+        empty = torch.zeros(0, dtype=torch.int16)
+        units.append(empty if features is None else kmeans(features).to(torch.int16))
+    return kmeans, units
+
+
+@torch.no_grad()
+def _features(corpus: Corpus, index: int, extract: Extractor) -> Tensor | None:
+    """Extract the features (F, D) of one utterance; None for a bad file."""
+    try:
+        return extract(corpus.load(index)[None])[0]
+    except AudioError:
+        return None
+
+
+def mfcc_targets(corpus: Corpus, num_units: int = 100, seed: int = 0) -> list[Tensor]:
+    r"""Return the targets of the first iteration: clusters of MFCC, (F,) int16 per utterance.
+
+    Parameters
+    ----------
+    corpus, num_units, seed
+        As in ``unit_targets``.
+    """
+    return unit_targets(corpus, Mfcc(), num_units, seed=seed)[1]
+
+
+def layer_targets(
+    teacher: SmallHubert, corpus: Corpus, layer: int, num_units: int = 200, seed: int = 0
+) -> list[Tensor]:
+    r"""Return the targets of the next iteration: clusters of a layer, (F,) int16 per utterance.
+
+    Parameters
+    ----------
+    teacher
+        Of the iteration before; put in eval mode.
+    layer
+        Which hidden state is clustered.
+    corpus, num_units, seed
+        As in ``unit_targets``.
+    """
+    teacher.eval()
+    device = next(teacher.parameters()).device
+
+    def extract(wav: Tensor) -> Tensor:
+        return teacher.features(wav.to(device), layer).cpu()
+
+    return unit_targets(corpus, extract, num_units, seed=seed)[1]
+
+
+def with_new_units(teacher: SmallHubert, num_units: int, seed: int = 0) -> SmallHubert:
+    r"""Return a copy with fresh unit vectors, to go on with targets of another kind.
+
+    Parameters
+    ----------
+    teacher
+        What to copy.
+    num_units, seed
+        Number of unit vectors; seed of their values.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = SmallHubert(replace(teacher.config, num_units=num_units))
+    kept = {key: value for key, value in teacher.state_dict().items() if key != "units"}
+    fresh.load_state_dict(kept, strict=False)
+    return fresh.to(next(teacher.parameters()).device)
+
+
+def train_hubert(
+    corpus: Corpus,
+    config: HubertConfig | None = None,
+    first: PretrainConfig = FIRST,
+    second: PretrainConfig | None = SECOND,
+    num_units: tuple[int, int] = (100, 200),
+    layer: int | None = None,
+    folder: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    log: Callable[[str], None] | None = None,
+) -> SmallHubert:
+    r"""Make a teacher from a corpus: two iterations, then the statistics of its features.
+
+    Parameters
+    ----------
+    corpus
+        Speech at 16 kHz; no labels are used.
+    config
+        Sizes of the teacher; ``num_units`` in it is replaced.
+    first, second
+        How to train each iteration; None leaves the second out.
+    num_units
+        Units of either iteration.
+    layer
+        Whose clusters the second iteration predicts; two thirds up by default.
+    folder
+        Where checkpoints are kept; the same call goes on from them.
+    device
+        Where to train.
+    log
+        Called with lines of text, e.g. ``print``.
+
+    Returns
+    -------
+    SmallHubert
+        In eval mode; ``save_hubert`` writes it to a file.
+    """
+    say = log or (lambda line: None)
+    place = None if folder is None else Path(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(first.seed)
+        teacher = SmallHubert(replace(config or HubertConfig(), num_units=num_units[0])).to(device)
+    say(f"{corpus.name}: {len(corpus)} utterances, {corpus.hours:.2f} h; clustering MFCC")
+    units = mfcc_targets(corpus, num_units[0], first.seed)
+    pretrain(teacher, corpus, units, first, place and place / "iteration1.safetensors", log)
+    _measure(teacher, corpus)
+    if second is not None:
+        chosen = round(2 * teacher.num_layers / 3) if layer is None else layer
+        say(f"clustering layer {chosen}")
+        units = layer_targets(teacher, corpus, chosen, num_units[1], second.seed)
+        teacher = with_new_units(teacher, num_units[1], second.seed)
+        pretrain(teacher, corpus, units, second, place and place / "iteration2.safetensors", log)
+        _measure(teacher, corpus)
+    return teacher
+
+
+def _measure(teacher: SmallHubert, corpus: Corpus, utterances: int = 150) -> None:
+    """Set the statistics of a teacher's features from utterances spread over the corpus."""
+    device = next(teacher.parameters()).device
+    step = max(1, len(corpus) // utterances)
+    good = [index for index in range(0, len(corpus), step) if corpus.length(index)]
+    teacher.set_statistics(corpus.load(index)[None].to(device) for index in good)
