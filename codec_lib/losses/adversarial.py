@@ -9,12 +9,15 @@ critics (``discriminators``). Read next: ``distillation.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from codec_lib.discriminators import DiscriminatorOutput
+from codec_lib.quantizers.ranks import is_distributed, sum_over_ranks
 
 # Per score map: what the generator pays on fake, what the discriminator pays on real and on fake.
 Score = Callable[[Tensor], Tensor]
@@ -185,24 +188,29 @@ def feature_matching_loss(
     if form not in ("relative", "absolute"):
         raise ValueError(f"form: got {form!r}, expected 'relative' or 'absolute'")
     _check_outputs(real, fake)
-    per_critic = []
     for r, f in zip(real, fake, strict=True):
         if not r.features or len(r.features) != len(f.features):
             raise ValueError(
                 f"features: got {len(r.features)} real and {len(f.features)} fake maps, "
                 "expected equally many, at least 1"
             )
-        distances = [_map_distance(a, b, form) for a, b in zip(r.features, f.features, strict=True)]
+    scales = iter(_magnitudes(real)) if form == "relative" else repeat(1.0)
+    per_critic = []
+    for r, f in zip(real, fake, strict=True):
+        distances = [
+            (a.detach().float() - b.float()).abs().mean() / next(scales)
+            for a, b in zip(r.features, f.features, strict=True)
+        ]
         per_critic.append(_reduce(distances, "mean" if form == "relative" else "sum"))
     if form == "absolute":
         return 2 * _reduce(per_critic, "sum")  # the factor of the official code
     return _reduce(per_critic, "mean")  # Eq. (6)
 
 
-def _map_distance(real: Tensor, fake: Tensor, form: str) -> Tensor:
-    """Mean absolute difference of two maps, over the real one's mean magnitude if relative."""
-    real, fake = real.detach().float(), fake.float()
-    distance = (real - fake).abs().mean()
-    if form == "absolute":
-        return distance
-    return distance / real.abs().mean().clamp_min(1e-8)  # a silent map must not divide by zero
+@torch.no_grad()
+def _magnitudes(real: Sequence[DiscriminatorOutput]) -> Tensor:
+    """Mean magnitude of every feature map over the joint batch of all processes, (K L,)."""
+    means = torch.stack([m.float().abs().mean() for output in real for m in output.features])
+    if is_distributed():
+        means = sum_over_ranks(means) / dist.get_world_size()
+    return means.clamp_min(1e-8)  # a silent map must not divide by zero

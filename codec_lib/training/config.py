@@ -65,7 +65,7 @@ class TrainConfig:
     critics, critic_overrides, critic_start
         Discriminators: a named set (``"small"``, ``"paper"``), families joined by commas, or empty
         for none; changed fields of their config, e.g. ``width``; step at which they begin.
-    lr, betas, weight_decay, critic_lr, critic_betas
+    lr, betas, weight_decay, epsilon, critic_lr, critic_betas
         AdamW of the codec and of all critics together.
     warmup_steps, final_lr_fraction
         Linear warm-up, then cosine from ``lr`` to ``final_lr_fraction * lr`` at ``steps``.
@@ -127,6 +127,7 @@ class TrainConfig:
     lr: float = 5e-4
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
+    epsilon: float = 1e-8
     critic_lr: float = 5e-4
     critic_betas: tuple[float, float] = (0.9, 0.99)
     warmup_steps: int = 50
@@ -160,7 +161,7 @@ class TrainConfig:
 def _check_ranges(config: TrainConfig) -> None:
     """Raise ValueError for a value out of range or at odds with another one."""
     positive = "batch_size steps devices num_nodes log_every valid_every audio_every"
-    positive += " checkpoint_every valid_crops segment_seconds valid_seconds lr critic_lr units"
+    positive += " checkpoint_every valid_crops segment_seconds valid_seconds lr critic_lr epsilon units"
     for name in positive.split():
         if not getattr(config, name) > 0:
             raise ValueError(f"{name}: got {getattr(config, name)}, expected more than 0")

@@ -81,7 +81,8 @@ class Run:
         if config.init_from is not None:
             load_weights(self.codec, config.init_from)
         self.codec.train()
-        options = {"weight_decay": config.weight_decay, "fused": fabric.device.type == "cuda"}
+        options = {"weight_decay": config.weight_decay, "eps": config.epsilon}
+        options["fused"] = fabric.device.type == "cuda"
         trainee = Trainee(self.codec, self.teaching.projections)
         optimizer = torch.optim.AdamW(
             self.codec.parameters(), lr=config.lr, betas=config.betas, **options
