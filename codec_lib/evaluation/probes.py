@@ -291,28 +291,52 @@ def utterance_probe(
         On the test corpus; labels that only occur there count as missed.
     """
     names = sorted({str(label(one)) for corpus in (train, test) for one in corpus})
-    parts = []
-    for corpus in (train, test):
-        pooled, labels = [], []
-        for index, utterance in enumerate(corpus):
-            try:
-                wav = corpus.load(index)[None]
-            except audio.AudioError:
-                continue  # the corpus has reported it
-            with torch.no_grad():
-                pooled.append(_pool(extract(wav)[0].cpu(), num_codes))
-            labels.append(names.index(str(label(utterance))))
-        parts += [torch.stack(pooled), torch.tensor(labels)]
-    return linear_probe(*parts, epochs=60, seed=seed)
+    known, truth = pooled_features(extract, train, label, names, num_codes)
+    tested, expected = pooled_features(extract, test, label, names, num_codes)
+    return linear_probe(known.flatten(1), truth, tested.flatten(1), expected, epochs=60, seed=seed)
+
+
+def pooled_features(
+    extract: FeatureFunction,
+    corpus: Corpus,
+    label: Callable[[Utterance], Any],
+    names: Sequence[str],
+    num_codes: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Pool the features of each utterance over time.
+
+    Parameters
+    ----------
+    extract, corpus, label, num_codes
+        As in ``utterance_probe``.
+    names
+        Labels in order.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Mean and standard deviation, shape (n, D, 2), or shares of the codes (n, num_codes); and
+        labels (n,) int64. Bad files are left out.
+    """
+    pooled, labels = [], []
+    for index, utterance in enumerate(corpus):
+        try:
+            wav = corpus.load(index)[None]  # (1, 1, T)
+        except audio.AudioError:
+            continue  # the corpus has reported it
+        with torch.no_grad():
+            pooled.append(_pool(extract(wav)[0].cpu(), num_codes))
+        labels.append(names.index(str(label(utterance))))
+    return torch.stack(pooled), torch.tensor(labels)
 
 
 def _pool(frames: Tensor, num_codes: int | None) -> Tensor:
-    """Pool frames (F, D) to (2 D,), or codes (F,) to their shares (num_codes,)."""
+    """Pool frames (F, D) to (D, 2), or codes (F,) to their shares (num_codes,)."""
     if frames.ndim == 1:
         if num_codes is None:
             raise ValueError("num_codes: got None for codes, expected the size of the codebook")
         return torch.bincount(frames, minlength=num_codes).float() / len(frames)
-    return torch.cat([frames.mean(0), frames.std(0, correction=0)]).float()
+    return torch.stack([frames.mean(0), frames.std(0, correction=0)], -1).float()
 
 
 def code_statistics(codes: Tensor, labels: Tensor) -> CodeStatistics:

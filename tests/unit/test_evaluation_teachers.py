@@ -1,0 +1,72 @@
+r"""The comparison of a teacher with what needs no training."""
+
+import pytest
+import torch
+
+from codec_lib.data import Corpus, corpus
+from codec_lib.evaluation.teacher_probe import (
+    all_layers,
+    baselines,
+    probe_phonemes,
+    probe_words,
+    split_layers,
+    untrained_like,
+)
+from codec_lib.teachers.hubert import HubertConfig, SmallHubert
+
+TINY = HubertConfig(dim=16, num_layers=1, num_heads=2, ffn_dim=32, num_units=8, unit_dim=8)
+
+
+@pytest.fixture
+def teacher():
+    return SmallHubert(TINY).eval()
+
+
+@pytest.fixture(scope="module")
+def parts():
+    small = corpus("synthetic/small")
+    return small.split("train")[:10], small.split("test")[:3]
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"), [("mfcc", 39), ("log_mel", 160), ("log_mel_context", 880)]
+)
+def test_baselines_have_the_teachers_frames(name, dim, speech):
+    assert baselines()[name](speech[None]).shape == (1, 25, dim)
+
+
+def test_context_holds_the_frame_itself_in_the_middle(speech):
+    features = baselines()["log_mel_context"](speech[None])[0].unflatten(1, (80, 11))
+    assert torch.equal(features[4, :, 6], features[5, :, 5])
+    assert torch.equal(features[9, :, 0], features[4, :, 5])
+
+
+def test_layers_are_run_once_and_split_as_the_teacher_gives_them(teacher, speech):
+    teacher.set_statistics([speech[None]])
+    parts = split_layers(all_layers(teacher)(speech[None])[0], teacher)
+    assert list(parts) == ["avg", "0", "1"]
+    for name, features in parts.items():
+        layer = name if name == "avg" else int(name)
+        assert torch.allclose(features, teacher.features(speech[None], layer)[0], atol=1e-5)
+
+
+def test_untrained_is_another_network_of_the_same_sizes(teacher, parts):
+    fresh = untrained_like(teacher, parts[0])
+    assert fresh.config == teacher.config and fresh.fingerprint != teacher.fingerprint
+    assert not torch.equal(fresh.feature_scale, torch.ones_like(fresh.feature_scale))
+
+
+def test_every_feature_gets_a_row_and_beats_chance(teacher, parts):
+    teacher.set_statistics(parts[0].load(index)[None] for index in range(5))
+    rows = probe_phonemes(teacher, *parts, max_train_frames=2000, max_test_frames=500)
+    names = [(row["features"], row["layer"]) for row in rows]
+    assert names[:3] == [("mfcc", None), ("log_mel", None), ("log_mel_context", None)]
+    assert names[3:] == [(n, k) for n in ("untrained", "teacher") for k in ("avg", "0", "1")]
+    assert all(row["accuracy"] > 2 * row["majority"] for row in rows[:3])
+
+
+def test_words_are_probed_on_pooled_features(teacher, parts):
+    train, test = parts
+    rows = probe_words(teacher, train, Corpus("t", list(test)), lambda one: one.sex)
+    assert len(rows) == 9 and {row["num_classes"] for row in rows} == {2}
+    assert {row["num_test"] for row in rows} == {3}
