@@ -103,7 +103,21 @@ def pack(codes: Tensor, bits: int) -> bytes:
 
 
 def unpack(data: bytes, bits: int, batch: int, n_q: int, frames: int) -> Tensor:
-    r"""Undo ``pack``: return codes (B, K, F), int64.
+    r"""Undo ``pack``.
+
+    Parameters
+    ----------
+    data
+        What ``pack`` returned.
+    bits
+        Bits of a code.
+    batch, n_q, frames
+        Sizes B, K, F.
+
+    Returns
+    -------
+    Tensor
+        Codes (B, K, F), int64.
 
     Raises
     ------

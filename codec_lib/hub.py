@@ -74,7 +74,7 @@ def save_codec(
     if set(fresh) != set(codec.state_dict()):
         raise ValueError(
             f"codec: got weights {_differences(codec.state_dict(), fresh)}; "
-            "expected those of its config; save before fold_weight_norm()"
+            "expected those of its config; save before fold_weight_norm() or for_inference()"
         )
     return save_tensors(state, path, half, described)
 
@@ -100,7 +100,27 @@ def save_module(
 def save_tensors(
     state: Mapping[str, Tensor], path: str | Path, half: bool, described: Mapping[str, Any]
 ) -> Path:
-    r"""Write tensors and a JSON description atomically; see ``save_codec``."""
+    r"""Write tensors and a description; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    state
+        Tensors by name.
+    path, half
+        As in ``save_codec``.
+    described
+        Anything JSON can hold; ``read_tensors`` returns it.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite in the chosen precision.
+    """
     path = Path(path)
     tensors = {}
     for key, value in state.items():

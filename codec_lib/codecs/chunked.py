@@ -74,29 +74,16 @@ def encode_blocks(
     >>> encode_blocks(codec, [torch.zeros(1, 10000)] * 4, n_q=2).codes.shape
     torch.Size([1, 2, 125])
     """
-    hop = codec.hop_length
     context = _context(codec, codec.encoder, exact)
     chunk = _chunk_frames(codec, chunk_seconds)
-    buffer = torch.zeros(1, 0)
-    start = done = 0  # frames: where the buffer starts, what is encoded
-    total = 0  # samples seen
-    kept: list[Tensor] = []
-    for block in blocks:
-        check_shape(block, "1 t", name="block")
-        total += block.shape[-1]
-        buffer = torch.cat([buffer, block], dim=-1)
-        while buffer.shape[-1] >= (done + chunk + context - start) * hop:
-            window = buffer[:, : (done + chunk + context - start) * hop]
-            kept.append(_encode_window(codec, window, n_q, done - start, chunk))
-            done += chunk
-            forget = max(0, done - context) - start
-            buffer, start = buffer[:, forget * hop :], start + forget
-    if total == 0:
+    kept, num_samples = [], 0
+    for window, skip, keep, seen in _windows(blocks, codec.hop_length, chunk, context):
+        codes = codec.encode(window[None].to(codec.device), n_q).codes
+        kept.append(codes[..., skip : skip + keep].cpu())
+        num_samples = seen
+    if not kept:
         raise ValueError("blocks: got no samples, expected at least one")
-    rest = num_frames(total, hop) - done
-    if rest:
-        kept.append(_encode_window(codec, buffer, n_q, done - start, rest))
-    return Codes(torch.cat(kept, dim=-1), total)
+    return Codes(torch.cat(kept, dim=-1), num_samples)
 
 
 def encode_long(
@@ -106,12 +93,14 @@ def encode_long(
     chunk_seconds: float = 20.0,
     exact: bool = True,
 ) -> Codes:
-    r"""Encode one waveform that is in memory; arguments as in ``encode_blocks``.
+    r"""Encode one waveform that is in memory.
 
     Parameters
     ----------
     wav
         Shape (1, 1, T).
+    codec, n_q, chunk_seconds, exact
+        As in ``encode_blocks``.
     """
     check_shape(wav, "1 1 T", name="wav")
     chunk = _chunk_frames(codec, chunk_seconds) * codec.hop_length
@@ -164,14 +153,37 @@ def decode_long(
     chunk_seconds: float = 20.0,
     exact: bool = True,
 ) -> Tensor:
-    r"""Decode to one waveform, shape (B, 1, T); arguments as in ``decode_blocks``."""
+    r"""Decode to one waveform, shape (B, 1, T).
+
+    Parameters
+    ----------
+    codec, codes, layers, chunk_seconds, exact
+        As in ``decode_blocks``.
+    """
     return torch.cat(list(decode_blocks(codec, codes, layers, chunk_seconds, exact)), dim=-1)
 
 
-def _encode_window(codec: Codec, window: Tensor, n_q: int | None, skip: int, keep: int) -> Tensor:
-    """Encode a window (1, t) and return the codes of its frames skip .. skip + keep."""
-    codes = codec.encode(window[None].to(codec.device), n_q).codes
-    return codes[..., skip : skip + keep].cpu()
+def _windows(
+    blocks: Iterable[Tensor], hop: int, chunk: int, context: int
+) -> Iterator[tuple[Tensor, int, int, int]]:
+    """Yield windows (1, t) of a chunk with context, and which of their frames to keep.
+
+    Each comes with the frames to skip, the frames to keep and the samples seen so far.
+    """
+    buffer = torch.zeros(1, 0)
+    start = done = total = 0  # frames: where the buffer starts, what was yielded; samples seen
+    for block in blocks:
+        check_shape(block, "1 t", name="block")
+        total += block.shape[-1]
+        buffer = torch.cat([buffer, block], dim=-1)
+        while buffer.shape[-1] >= (done + chunk + context - start) * hop:
+            yield buffer[:, : (done + chunk + context - start) * hop], done - start, chunk, total
+            done += chunk
+            forget = max(0, done - context - start)
+            buffer, start = buffer[:, forget * hop :], start + forget
+    rest = num_frames(total, hop) - done
+    if rest:
+        yield buffer, done - start, rest, total
 
 
 def _decode_window(codec: Codec, codes: Codes, first: int, last: int, context: int) -> Tensor:

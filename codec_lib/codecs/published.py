@@ -56,7 +56,7 @@ def load_encodec_layout(
     state = state_dict.get("generator", state_dict)
     wanted = published_names(codec, renamed)
     own = codec.state_dict()
-    _check(wanted, own, state)
+    _check_state(wanted, own, state)
     values = {key: torch.as_tensor(state[name]) for key, name in wanted.items()}
     loaded = {key: value.reshape(own[key].shape) for key, value in values.items()}
     missing, unexpected = codec.load_state_dict(loaded, strict=False)
@@ -96,7 +96,9 @@ def _conv_names(module: nn.Module, path: str, published: str) -> dict[str, str]:
     return {f"{path}.conv.{key}": f"{published}.{WEIGHT_NORM.get(key, key)}" for key in keys}
 
 
-def _check(wanted: Mapping[str, str], own: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+def _check_state(
+    wanted: Mapping[str, str], own: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> None:
     """Raise with names where a state dict does not have exactly the wanted keys and sizes."""
     missing = sorted(set(wanted.values()) - set(state))
     unexpected = sorted(set(state) - set(wanted.values()))

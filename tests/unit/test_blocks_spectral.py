@@ -5,14 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from codec_lib.blocks.spectral import (
-    ConvNeXtBlock,
-    DepthwiseConv,
-    InverseSTFT,
-    LogMelFrames,
-    SpectralDecoder,
-    SpectralEncoder,
-)
+from codec_lib.blocks.convnext import ConvNeXtBlock, DepthwiseConv
+from codec_lib.blocks.spectral import SpectralDecoder, SpectralEncoder
+from codec_lib.blocks.stft import InverseSTFT, LogMelFrames
 
 TINY = {"latent_dim": 4, "width": 8, "depth": 1, "expansion": 2}
 
