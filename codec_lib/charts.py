@@ -116,7 +116,7 @@ def curves(
     for index, (label, values) in enumerate(series.items()):
         x, y, *band = values if isinstance(values, tuple) else (range(len(values)), values)
         color = PALETTE[index % len(PALETTE)]
-        x, y = flat(x), flat(y)
+        x, y = flat(list(x)), flat(list(y))
         ax.plot(x, y, label=label, color=color, marker="o" if markers else None, markersize=4)
         if band:
             ax.fill_between(x, flat(band[0]), flat(band[1]), color=color, alpha=0.2, linewidth=0)

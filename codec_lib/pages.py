@@ -308,6 +308,6 @@ def _folded(summary: str, body: str) -> str:
 def _sound(sound: Mapping[str, str]) -> str:
     label = html.escape(sound["label"])
     return (
-        f"<figure><figcaption>{label}</figcaption><audio controls preload='none' "
+        f"<figure><figcaption>{label}</figcaption><audio controls preload='metadata' "
         f"aria-label='{label}' src='{html.escape(sound['file'])}'></audio></figure>"
     )

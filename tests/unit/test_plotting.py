@@ -75,3 +75,10 @@ def test_usage_sums_to_all_frames():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="kind: got 'cqt'"):
         plotting.spectrograms({"a": WAV}, RATE, kind="cqt")
+
+
+def test_curves_take_views_and_ranges():
+    losses = {1: 3.0, 2: 2.0}
+    fig = plotting.curves({"loss": (losses.keys(), losses.values())}, "step", "loss", logy=True)
+    assert fig.axes[0].lines[0].get_xydata().tolist() == [[1, 3], [2, 2]]
+    assert fig.axes[0].get_yscale() == "log"
