@@ -153,15 +153,17 @@ class TrainConfig:
     out_dir: str = "runs/train"
 
     def __post_init__(self) -> None:
-        for spec in fields(self):
-            object.__setattr__(self, spec.name, _coerce(spec.name, getattr(self, spec.name)))
+        for name, kind in typing.get_type_hints(type(self)).items():
+            object.__setattr__(self, name, _coerce(name, kind, getattr(self, name)))
         _check_ranges(self)
 
 
 def _check_ranges(config: TrainConfig) -> None:
     """Raise ValueError for a value out of range or at odds with another one."""
     positive = "batch_size steps devices num_nodes log_every valid_every audio_every"
-    positive += " checkpoint_every valid_crops segment_seconds valid_seconds lr critic_lr epsilon units"
+    positive += (
+        " checkpoint_every valid_crops segment_seconds valid_seconds lr critic_lr epsilon units"
+    )
     for name in positive.split():
         if not getattr(config, name) > 0:
             raise ValueError(f"{name}: got {getattr(config, name)}, expected more than 0")
@@ -182,9 +184,8 @@ def _check_ranges(config: TrainConfig) -> None:
         )
 
 
-def _coerce(name: str, value: Any) -> Any:
+def _coerce(name: str, kind: Any, value: Any) -> Any:
     """Return a value in its field's own type; YAML gives lists for tuples and strings for 1e-4."""
-    kind = typing.get_type_hints(TrainConfig)[name]
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     try:
         if origin is tuple and not isinstance(value, (str, dict)):

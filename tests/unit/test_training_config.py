@@ -1,0 +1,111 @@
+"""Run configs: presets, files, changes, and errors that say what to write instead."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec_lib.training.config import (
+    PRESETS,
+    TrainConfig,
+    differences,
+    load_config,
+    read_mapping,
+    write_config,
+)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_presets_are_valid_and_survive_a_file(preset, tmp_path):
+    config = load_config(preset)
+    write_config(config, tmp_path / "config.yml")
+    assert load_config(None, tmp_path / "config.yml") == config
+    assert config.scale in ("smoke", "small", "paper")
+
+
+def test_paper_preset_is_the_published_recipe():
+    config = load_config("paper")
+    assert (config.segment_seconds, config.betas, config.lr) == (3.0, (0.9, 0.99), 1e-4)
+    assert (config.warmup_steps, config.final_lr_fraction, config.clip_norm) == (0, 0.0, 0.0)
+    assert config.critics == "paper" and config.critic_start == 0
+    assert load_config("official").recipe == "official"
+
+
+def test_later_sources_win_and_mappings_merge(tmp_path):
+    (tmp_path / "a.yml").write_text("lr: 2e-3\nsteps: 7\noverrides: {width: 64}\n")
+    config = load_config("small", tmp_path / "a.yml", {"steps": 9, "weights.adv_loss": 3})
+    assert (config.lr, config.steps, config.weights) == (2e-3, 9, {"adv_loss": 3})
+    assert config.overrides == {"quantizer": {"decay": 0.95}, "width": 64}
+    assert PRESETS["small"]["overrides"] == {"quantizer": {"decay": 0.95}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lrr": 1}, "unknown training option 'lrr'; did you mean lr"),
+        ({"batchsize": 1}, "did you mean batch_size"),
+        ({"zzz": 1}, "known: codec, scale"),
+        ({"steps": 0}, "steps: got 0, expected more than 0"),
+        ({"steps": "many"}, "steps: got 'many', expected int"),
+        ({"steps": 1.5}, "steps: got 1.5"),
+        ({"compile": "maybe"}, "compile: got 'maybe', expected bool"),
+        ({"betas": 0.9}, "betas: got 0.9"),
+        ({"weights": 3}, "weights: got 3"),
+        ({"precision": "16-mixed"}, "expected one of .*bf16-mixed"),
+        ({"average_decay": 1.5}, "between 0 and 1"),
+        ({"clip_norm": -1}, "clip_norm: got -1.0, expected at least 0"),
+        ({"distill": "continuous"}, "without a teacher; set teacher="),
+        ({"corpus": None}, "corpus: got None"),
+    ],
+)
+def test_mistakes_name_field_and_remedy(changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_config("smoke", changes=changes)
+
+
+def test_unknown_preset_is_named():
+    with pytest.raises(ValueError, match=r"unknown preset 'smal'; did you mean small"):
+        load_config("smal")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- 1\n", "got list, expected a mapping"), ("a: [", "not valid YAML"), (None, "No such file")],
+)
+def test_broken_files_are_named(tmp_path, text, message):
+    path = tmp_path / "broken.yml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=rf"broken.yml: .*{message}"):
+        read_mapping(path)
+
+
+def test_yaml_cannot_make_objects(tmp_path):
+    (tmp_path / "evil.yml").write_text("a: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        read_mapping(tmp_path / "evil.yml")
+
+
+def test_differences_ignore_what_does_not_change_a_step():
+    config = load_config("smoke")
+    assert differences(config, replace(config, steps=99, log_every=3, out_dir="x")) == {}
+    assert differences(config, replace(config, lr=1.0)) == {"lr": (config.lr, 1.0)}
+    assert set(differences(config, replace(config, seed=5, weights={"adv_loss": 2}))) == {
+        "seed",
+        "weights",
+    }
+
+
+def test_config_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        load_config("smoke").steps = 3
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(1e-9, 1e3), st.integers(1, 10**9), st.booleans())
+def test_numbers_as_text_are_numbers(lr, steps, compiled):
+    config = TrainConfig(lr=repr(lr), steps=str(steps), compile=compiled)
+    assert (config.lr, config.steps, config.compile) == (lr, steps, compiled)
