@@ -57,6 +57,18 @@ def _check_outputs(*outputs: Sequence[DiscriminatorOutput]) -> None:
         raise ValueError(f"discriminator outputs: got {counts}, expected equally many, at least 1")
 
 
+def _check_features(
+    real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]
+) -> None:
+    """Raise unless every critic has feature maps, as many on both sides."""
+    for r, f in zip(real, fake, strict=True):
+        if not r.features or len(r.features) != len(f.features):
+            raise ValueError(
+                f"features: got {len(r.features)} real and {len(f.features)} fake maps, "
+                "expected equally many, at least 1"
+            )
+
+
 def adversarial_loss(
     fake: Sequence[DiscriminatorOutput], form: str = "hinge", reduction: str | None = None
 ) -> Tensor:
@@ -188,12 +200,7 @@ def feature_matching_loss(
     if form not in ("relative", "absolute"):
         raise ValueError(f"form: got {form!r}, expected 'relative' or 'absolute'")
     _check_outputs(real, fake)
-    for r, f in zip(real, fake, strict=True):
-        if not r.features or len(r.features) != len(f.features):
-            raise ValueError(
-                f"features: got {len(r.features)} real and {len(f.features)} fake maps, "
-                "expected equally many, at least 1"
-            )
+    _check_features(real, fake)
     scales = iter(_magnitudes(real)) if form == "relative" else repeat(1.0)
     per_critic = []
     for r, f in zip(real, fake, strict=True):
