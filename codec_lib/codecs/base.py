@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from codec_lib.blocks.conv import fold_weight_norm, num_frames
+from codec_lib.blocks.frozen import FrozenSEANet
+from codec_lib.blocks.seanet import SEANetDecoder, SEANetEncoder
 from codec_lib.shapes import CodecOutput, Codes, QuantizerOutput, check_shape
 
 PEAK_LIMIT = 16.0  # 24 dB over full scale: no float audio, but integers that were not scaled
@@ -278,6 +280,24 @@ class Codec(nn.Module):
         """Fold weight norm into plain weights for faster inference; see ``blocks.conv``."""
         fold_weight_norm(self)
         return self
+
+    def for_inference(self) -> Codec:
+        r"""Make encoding and decoding as fast as they get, in place, for good.
+
+        Folds weight norm and, on a CPU, freezes SEANet into matrix products (``blocks.frozen``).
+        Codes stay the same and waveforms within rounding. Training and saving need another copy.
+
+        Returns
+        -------
+        Codec
+            The same codec, in eval mode.
+        """
+        self.fold_weight_norm()
+        if self.device.type == "cpu":
+            for part in ("encoder", "decoder"):
+                if isinstance(getattr(self, part), SEANetEncoder | SEANetDecoder):
+                    setattr(self, part, FrozenSEANet(getattr(self, part)))
+        return self.eval()
 
     def _check_n_q(self, n_q: int | None) -> int:
         """Return the number of codebooks to use."""

@@ -1,0 +1,83 @@
+r"""A frozen SEANet gives what the trainable one gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from codec_lib.blocks.conv import Conv1d, ConvTranspose1d
+from codec_lib.blocks.frozen import FrozenSEANet, _pack, _run, freeze_layer
+from codec_lib.blocks.seanet import SEANetDecoder, SEANetEncoder
+
+OPTIONS = (
+    {},
+    {"activation": "snake"},
+    {"causal": True, "bidirectional": False},
+    {"lstm_layers": 0},
+    {"norm": "none", "strides": (3, 2)},
+)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("num_samples", [1, 7, 320, 777])
+def test_encoder(options, num_samples):
+    encoder = SEANetEncoder(latent_dim=8, width=4, **options)
+    wav = torch.randn(2, 1, num_samples)
+    frozen = FrozenSEANet(encoder)
+    expected = encoder(wav)
+    assert frozen(wav).shape == expected.shape
+    assert (frozen(wav) - expected).abs().max() < 1e-6
+    assert (encoder(wav) == expected).all(), "freezing changed the network"
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("num_frames", [1, 5])
+def test_decoder(options, num_frames):
+    options = {"bidirectional": False, **options}
+    decoder = SEANetDecoder(latent_dim=8, width=4, **options)
+    z_q = torch.randn(2, 8, num_frames)
+    given = z_q.clone()
+    assert (FrozenSEANet(decoder)(z_q) - decoder(z_q)).abs().max() < 1e-6
+    assert (z_q == given).all(), "the input was overwritten"
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (7, 1), (5, 2), (6, 3), (9, 4)])
+def test_any_kernel_and_stride(kernel, stride):
+    x = torch.randn(2, 3, 41)
+    conv = Conv1d(3, 4, kernel, stride)
+    assert torch.allclose(_first(freeze_layer(conv), x), conv(x), atol=1e-6)
+    transposed = ConvTranspose1d(3, 4, kernel, stride)
+    assert torch.allclose(_first(freeze_layer(transposed), x), transposed(x), atol=1e-6)
+
+
+def _first(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return layer(x.transpose(1, 2).contiguous()).transpose(1, 2)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("num_frames", "batch"), [(1, 1), (9, 1), (30, 3)])
+def test_packed_lstm(bidirectional, num_frames, batch):
+    lstm = nn.LSTM(16, 16, 2, bidirectional=bidirectional)
+    packed = _pack(lstm)
+    if packed is None:
+        pytest.skip("torch was built without oneDNN")
+    x = torch.randn(num_frames, batch, 16)
+    with torch.no_grad():
+        assert (_run(packed, x, 16) - lstm(x)[0]).abs().max() < 1e-6
+
+
+def test_no_gradient_and_no_trainable_weight_but_the_lstm():
+    encoder = SEANetEncoder(latent_dim=8, width=2, lstm_layers=0)
+    frozen = FrozenSEANet(encoder)
+    assert not frozen(torch.randn(1, 1, 640)).requires_grad
+    assert sum(p.numel() for p in frozen.parameters()) == 0
+
+
+def test_other_networks_are_refused():
+    with pytest.raises(TypeError, match="expected SEANet"):
+        FrozenSEANet(nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="no frames-first form"):
+        freeze_layer(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(TypeError, match="no dilation"):
+        freeze_layer(Conv1d(2, 2, 3, dilation=2))
