@@ -78,7 +78,15 @@ def flat(values: Any) -> np.ndarray:
 
 
 def on(ax: Axes | None, height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """Return figure and axes to draw into: the given axes, else those of a new figure."""
+    r"""Return figure and axes to draw into.
+
+    Parameters
+    ----------
+    ax
+        Axes of a figure that exists; None makes one.
+    height, width
+        Of a new figure, in inches.
+    """
     if ax is not None:
         return ax.figure, ax
     fig, axes = new(height=height, width=width)
