@@ -221,28 +221,31 @@ def corpus_describe(
 def teacher_train(
     out: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
     corpus: Annotated[str, typer.Option(help="Corpora, joined by commas.")] = "synthetic",
-    steps: Annotated[int, typer.Option(help="Of each iteration.")] = 1500,
-    units: Annotated[int, typer.Option(help="k-means units of the first iteration.")] = 100,
-    iterations: Annotated[int, typer.Option(help="1: MFCC units; 2: then its own.")] = 2,
-    layer: Annotated[int, typer.Option(help="Layer that gives the next units.")] = 4,
-    seed: int = 0,
+    steps: Annotated[int | None, typer.Option(help="Of each iteration.")] = None,
+    iterations: Annotated[int, typer.Option(help="1: MFCC units; 2: then a layer's.")] = 2,
+    units: Annotated[str, typer.Option(help="k-means units of each iteration.")] = "100,200",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Pre-train a small HuBERT from scratch; the same command again goes on."""
+    from dataclasses import replace
+
     from codec_lib.data import corpus as find_corpus
-    from codec_lib.teachers import HubertConfig, SmallHubert, pretraining, save_hubert
+    from codec_lib.teachers import iterations as recipe
+    from codec_lib.teachers import save_hubert
 
     speech = find_corpus(corpus)
     speech = speech.split("train") if "train" in speech.splits else speech
-    config = pretraining.PretrainConfig(steps=steps, seed=seed)
-    teacher = SmallHubert(HubertConfig(num_units=units))
-    targets = pretraining.mfcc_targets(speech, units, seed)
-    for iteration in range(iterations):
-        if iteration:
-            targets = pretraining.layer_targets(teacher, speech, layer, 2 * units, seed)
-            teacher = pretraining.with_new_units(teacher, 2 * units, seed)
-        checkpoint = out.with_suffix(f".iteration{iteration + 1}.checkpoint")
-        pretraining.pretrain(teacher, speech, targets, config, checkpoint, typer.echo)
-    save_hubert(teacher, out, {"corpus": corpus, "steps": steps, "iterations": iterations})
+    changes = {} if steps is None else {"steps": steps}
+    teacher = recipe.train_hubert(
+        speech,
+        first=replace(recipe.FIRST, **changes),
+        second=replace(recipe.SECOND, **changes) if iterations > 1 else None,
+        num_units=tuple(int(part) for part in (units + "," + units).split(",")[:2]),
+        folder=out.with_suffix(".checkpoints"),
+        device=device,
+        log=typer.echo,
+    )
+    save_hubert(teacher, out, {"corpus": corpus})
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 

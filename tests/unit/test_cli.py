@@ -1,0 +1,163 @@
+"""The ``codec-lib`` command: what each part prints and writes, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+import codec_lib
+from codec_lib import audio, hub, paths
+from codec_lib.cli import app
+from codec_lib.data import make_synthetic
+
+
+@pytest.fixture
+def codec_file(tmp_path) -> Path:
+    """A codec of a test's size, as a file."""
+    codec = codec_lib.build("speechtokenizer", "smoke", num_quantizers=3)
+    with torch.no_grad():
+        codec.quantizer(torch.randn(1, 16, 200))  # k-means start
+    return hub.save_codec(codec, tmp_path / "codec.safetensors", metadata={"steps": 3})
+
+
+@pytest.fixture
+def sound(tmp_path, make_speech) -> Path:
+    """A second of voice at another rate than the codec's."""
+    path = tmp_path / "in.wav"
+    audio.write(path, make_speech(1.0, sample_rate=22050), 22050)
+    return path
+
+
+def _run(*arguments: object, code: int = 0) -> Result:
+    """Run the command and check its exit code."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def _refused(*arguments: object) -> str:
+    """Run a command that must fail, and return its one line."""
+    result = _run(*arguments, code=2)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.output
+    return lines[0]
+
+
+def test_help_is_quick_and_complete():
+    listed = _run("--help").output
+    for name in "train encode decode info evaluate export bench corpus teacher".split():
+        assert re.search(rf"\b{name}\b", listed), name
+    code = "import sys, codec_lib.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_encode_then_decode_is_the_codec(codec_file, sound, tmp_path):
+    codes, back = tmp_path / "a.codes", tmp_path / "back.wav"
+    said = _run("encode", sound, codes, "--codec", codec_file, "--n-q", 2).output
+    assert "1.00 s, 2 codebooks" in said and "0.60 of codes" in said
+    _run("decode", codes, back, "--codec", codec_file)
+    codec = hub.load(codec_file)
+    wav = audio.read(sound, 16000)
+    expected = codec.decode(codec.encode(wav[None], n_q=2))[0]
+    got = audio.read(back)
+    assert got.shape == wav.shape
+    torch.testing.assert_close(got, audio.peak_guard(expected), rtol=0, atol=2e-4)
+    fewer = tmp_path / "fewer.wav"
+    _run("decode", codes, fewer, "--codec", codec_file, "--n-q", 1)
+    assert not torch.equal(audio.read(fewer), got)
+
+
+def test_decode_finds_a_shipped_codec_by_its_fingerprint(codec_file, sound, tmp_path, monkeypatch):
+    codes = tmp_path / "a.codes"
+    _run("encode", sound, codes, "--codec", codec_file)
+    assert "hint: name its file with --codec" in _refused("decode", codes, tmp_path / "b.wav")
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    (shipped / "mine.safetensors").write_bytes(codec_file.read_bytes())
+    monkeypatch.setattr(hub, "checkpoints_root", lambda: shipped)
+    hub.write_listing()
+    _run("decode", codes, tmp_path / "b.wav")
+    assert audio.read(tmp_path / "b.wav").shape == (1, 16000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "nothing"], "got 'nothing', expected a file or one of"),
+        (["encode", "no.wav", "out.codes", "--codec", "nothing"], "got 'nothing'"),
+        (["train", "nocodec"], "got 'nocodec', expected one of"),
+        (["train", "speechtokenizer", "--set", "lrr=1"], "did you mean lr"),
+        (["train", "speechtokenizer", "--set", "lr"], "expected key=value"),
+        (["train", "speechtokenizer", "--preset", "smal"], "did you mean small"),
+        (["train", "speechtokenizer", "--corpus", "nowhere"], "got 'nowhere', expected one of"),
+        (["train", "speechtokenizer", "--config", "no.yml"], "no.yml: No such file"),
+        (["train", "speechtokenizer", "--teacher", "hubert-tiny"], "hubert-tiny"),
+        (["corpus", "describe", "nowhere"], "got 'nowhere'"),
+        (["export", "nowhere", "name"], "nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in _refused(*arguments)
+    assert not list(tmp_path.iterdir())  # nothing was begun
+
+
+def test_unreadable_sound_is_named(codec_file, tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"RIFFnothing")
+    line = _refused("encode", tmp_path / "broken.wav", tmp_path / "a.codes", "--codec", codec_file)
+    assert "broken.wav" in line
+
+
+def test_traceback_on_request(monkeypatch):
+    monkeypatch.setenv("CODEC_LIB_TRACEBACK", "1")
+    result = CliRunner().invoke(app, ["info", "nothing"])
+    assert isinstance(result.exception, ValueError)
+
+
+def test_info_describes_what_it_is_given(codec_file, sound, tmp_path):
+    assert "speechtokenizer" in _run("info").output
+    assert "50 frames/s" in _run("info", "speechtokenizer").output
+    said = _run("info", codec_file).output
+    assert "3 of 64 entries" in said and re.search(r"steps +3", said)
+    codes = tmp_path / "a.codes"
+    _run("encode", sound, codes, "--codec", codec_file)
+    assert re.search(r"seconds +1.0\b", _run("info", codes).output)
+
+
+def test_corpus_is_made_and_described(tmp_path):
+    said = _run("corpus", "make", tmp_path / "made", "--hours", 0.005, "--seed", 3).output
+    assert "utterances" in said
+    described = _run("corpus", "describe", tmp_path / "made").output
+    assert re.search(r"sample_rate +16000", described) and "train" in described
+
+
+def test_train_evaluate_export(tmp_path, monkeypatch):
+    """One step of a run goes all the way to a shipped checkpoint."""
+    make_synthetic(tmp_path / "corpus", num_utterances=10)
+    (tmp_path / "run.yml").write_text("valid_crops: 1\nvalid_seconds: 0.5\nsegment_seconds: 0.2\n")
+    run = tmp_path / "run"
+    arguments = ["train", "speechtokenizer", "--scale", "smoke", "--corpus", tmp_path / "corpus"]
+    arguments += ["--config", tmp_path / "run.yml", "--steps", 1, "--out", run]
+    _run(*arguments, "--set", "overrides.num_quantizers=2", "--set", "batch_size=2")
+    assert "step_00000001" in _run("info", run).output
+    scores = tmp_path / "scores.json"
+    table = _run(
+        *("evaluate", run / "best.safetensors", "--corpus", tmp_path / "corpus", "--split", "dev"),
+        *("--n-q", "1,2,8", "--max-seconds", 1, "--out", scores),
+    ).output
+    assert "stoi" in table and len(json.loads(scores.read_text())["rows"]) == 2
+    shipped = tmp_path / "shipped"
+    for module in (hub, paths):
+        monkeypatch.setattr(module, "checkpoints_root", lambda: shipped)
+    _run("export", run, "mine", "--licence", "CC0")
+    codec = codec_lib.load("mine")
+    assert codec.card["licence"] == "CC0" and codec.card["training"]["steps"] == 1
+    card = (shipped / "mine.md").read_text()
+    assert "1 of 2 x 0.2 s" in card and hub.sha256(shipped / "mine.safetensors") in card
