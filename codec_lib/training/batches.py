@@ -117,9 +117,23 @@ def training_batches(
 
 
 def held_out_crops(config: TrainConfig, corpus: Corpus, hop_length: int) -> Tensor:
-    r"""Return the crops that every validation reconstructs, shape (n, 1, T).
+    r"""Return the crops that every validation reconstructs.
 
-    They depend on the corpus and the seed 0 alone, so runs with different seeds can be compared.
+    They do not depend on the run's seed, so that runs with different seeds can be compared.
+
+    Parameters
+    ----------
+    config
+        Number and length of the crops.
+    corpus
+        Held-out utterances.
+    hop_length
+        Samples per frame.
+
+    Returns
+    -------
+    Tensor
+        Shape (n, 1, T).
     """
     samples = _whole_frames(config.valid_seconds, corpus.sample_rate, hop_length)
     crops = CropDataset(corpus, samples, length=config.valid_crops, hop_length=hop_length)

@@ -144,7 +144,20 @@ def save_optimizer(folder: Path, name: str, optimizer: Optimizer) -> None:
 
 
 def load_optimizer(folder: Path, name: str, optimizer: Optimizer) -> None:
-    """Restore what ``save_optimizer`` wrote; raises CheckpointError where it does not fit."""
+    r"""Restore what ``save_optimizer`` wrote.
+
+    Parameters
+    ----------
+    folder, name
+        As in ``save_optimizer``.
+    optimizer
+        Of the same kind, over parameters of the same shapes.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is missing or damaged, or the groups do not fit.
+    """
     rest = load_json(folder / f"{name}.json")
     entries: dict[int, dict[str, Any]] = {}
     values = {**read_tensor_file(folder / f"{name}.safetensors"), **rest["numbers"]}

@@ -52,7 +52,7 @@ def describe_anything(name: str | None = None) -> dict[str, Any]:
         seconds = header.num_samples / header.sample_rate
         return {**vars(header), "seconds": round(seconds, 3), "codebooks": codes.n_q}
     if path.is_dir():
-        return _run(path)
+        return _describe_run(path)
     if name in codec_lib.names():
         codec = codec_lib.build(name)
         scales = ", ".join(sorted(codec_class(name).scales))
@@ -75,7 +75,7 @@ def _sizes(codec: Codec, what: str) -> dict[str, Any]:
     }
 
 
-def _run(folder: Path) -> dict[str, Any]:
+def _describe_run(folder: Path) -> dict[str, Any]:
     """Describe a run by its config, last checkpoint and last metrics."""
     config = read_mapping(folder / "config.yml")
     last = latest_checkpoint(folder)

@@ -226,7 +226,17 @@ def _validate(run: Run, run_dir: Path, log: RunLog | None) -> dict[str, float]:
 
 
 def save_weights(run: Run, path: Path, metrics: dict[str, float]) -> None:
-    """Write the averaged weights as a file that ``codec_lib.load`` reads."""
+    r"""Write the averaged weights as a file that ``codec_lib.load`` reads.
+
+    Parameters
+    ----------
+    run
+        Gives weights and what is known about them.
+    path
+        The file.
+    metrics
+        Held-out metrics, for the card.
+    """
     card = {"steps": run.step + 1, "corpus": run.config.corpus, "recipe": run.config.recipe}
     hub.save_codec(run.average.module, path, half=False, metadata={**card, **metrics})
 

@@ -74,3 +74,4 @@ def test_two_processes_equal_one_with_the_joint_batch(tiny_config, tmp_path, lau
         _launch([*start, *command, "--time-limit-minutes", "1e-6"])  # ends after one step
         _launch([*start, *command])  # and goes on from its checkpoint
     _compare(joint, tmp_path / "split")
+    assert latest_checkpoint(tmp_path / "split").name == f"step_{STEPS:08d}"
