@@ -298,7 +298,7 @@ def bench_command(
     quick: Annotated[bool, typer.Option("--quick", help="Shorter, less exact.")] = False,
 ) -> None:
     """Measure speed and memory against the PyPI packages."""
-    from codec_lib.bench import main
+    from codec_lib.evaluation.speed import main
 
     main(quick=quick)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .features import FeatureCache, Teacher, long_features
 from .hubert import HubertConfig, SmallHubert, load_hubert, save_hubert
+from .iterations import train_hubert
 from .kmeans import KMeans, fit_kmeans, load_kmeans, save_kmeans
 from .pretrained import PUBLISHED, PretrainedTeacher, pretrained
 
@@ -55,4 +56,5 @@ __all__ = [
     "pretrained",
     "save_hubert",
     "save_kmeans",
+    "train_hubert",
 ]
