@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import speechtokenizer as official
 import torch
 
 import codec_lib
 from codec_lib.codecs.speechtokenizer import SpeechTokenizer
 from codec_lib.hub import read_published
-
-official = pytest.importorskip("speechtokenizer", reason="needs speechtokenizer==0.1.2")
 
 PAPER = {"width": 64, "latent_dim": 1024, "codebook_size": 1024}
 NARROW = {"width": 4, "latent_dim": 48, "codebook_size": 32}
