@@ -270,7 +270,9 @@ def utterance_probe(
 ) -> ProbeResult:
     r"""Measure how well a whole utterance's features tell its word or its speaker.
 
-    Features are pooled to mean and standard deviation over time; codes to the share of each.
+    Features are pooled to the means of the first, second and last third and the standard deviation
+    over time (the mean of all would be 0 for features normalised per utterance); codes to the share
+    of each.
 
     Parameters
     ----------
@@ -315,8 +317,8 @@ def pooled_features(
     Returns
     -------
     tuple[Tensor, Tensor]
-        Mean and standard deviation, shape (n, D, 2), or shares of the codes (n, num_codes); and
-        labels (n,) int64. Bad files are left out.
+        Means of the three thirds and standard deviation, shape (n, D, 4), or shares of the codes
+        (n, num_codes); and labels (n,) int64. Bad files are left out.
     """
     pooled, labels = [], []
     for index, utterance in enumerate(corpus):
@@ -331,12 +333,13 @@ def pooled_features(
 
 
 def _pool(frames: Tensor, num_codes: int | None) -> Tensor:
-    """Pool frames (F, D) to (D, 2), or codes (F,) to their shares (num_codes,)."""
+    """Pool frames (F, D) to (D, 4), or codes (F,) to their shares (num_codes,)."""
     if frames.ndim == 1:
         if num_codes is None:
             raise ValueError("num_codes: got None for codes, expected the size of the codebook")
         return torch.bincount(frames, minlength=num_codes).float() / len(frames)
-    return torch.stack([frames.mean(0), frames.std(0, correction=0)], -1).float()
+    thirds = functional.adaptive_avg_pool1d(frames.float().T[None], 3)[0]  # (D, 3)
+    return torch.cat([thirds, frames.float().std(0, correction=0)[:, None]], 1)
 
 
 def code_statistics(codes: Tensor, labels: Tensor) -> CodeStatistics:
