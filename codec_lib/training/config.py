@@ -62,9 +62,10 @@ class TrainConfig:
         ``"continuous"`` (SpeechTokenizer, Eq. 2), ``"pseudo_label"`` (Eq. 3).
     units
         Number of k-means units of the pseudo-label form.
-    critics, critic_overrides, critic_start
+    critics, critic_overrides, critic_start, critic_batch_size
         Discriminators: a named set (``"small"``, ``"paper"``), families joined by commas, or empty
-        for none; changed fields of their config, e.g. ``width``; step at which they begin.
+        for none; changed fields of their config, e.g. ``width``; step at which they begin; crops of
+        each batch that they hear (they cost more than the codec), 0 for all.
     lr, betas, weight_decay, epsilon, critic_lr, critic_betas
         AdamW of the codec and of all critics together.
     warmup_steps, final_lr_fraction
@@ -123,6 +124,7 @@ class TrainConfig:
     critics: str = ""
     critic_overrides: dict[str, Any] = field(default_factory=dict)
     critic_start: int = 0
+    critic_batch_size: int = 0
     # optimisation
     lr: float = 5e-4
     betas: tuple[float, float] = (0.9, 0.99)
@@ -167,9 +169,8 @@ def _check_ranges(config: TrainConfig) -> None:
     for name in positive.split():
         if not getattr(config, name) > 0:
             raise ValueError(f"{name}: got {getattr(config, name)}, expected more than 0")
-    for (
-        name
-    ) in "num_workers critic_start warmup_steps clip_norm weight_decay time_limit_minutes".split():
+    at_least_zero = "num_workers critic_start critic_batch_size warmup_steps clip_norm weight_decay"
+    for name in (*at_least_zero.split(), "time_limit_minutes"):
         if getattr(config, name) < 0:
             raise ValueError(f"{name}: got {getattr(config, name)}, expected at least 0")
     for name, choices in (("precision", PRECISIONS), ("distill", DISTILLATIONS)):

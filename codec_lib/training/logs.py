@@ -188,6 +188,8 @@ class RunLog:
     def metrics(self, step: int, values: dict[str, float], shown: tuple[str, ...]) -> None:
         """Write a step's metrics (``train/…``, ``valid/…``) and update progress."""
         self.csv.write(step, values)
+        if step % self.log_every == 0:
+            self.csv.flush()
         if step % self.log_every == 0 or any(name.startswith("valid/") for name in values):
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)

@@ -91,6 +91,7 @@ class Run:
             *fabric.setup(_compiled(trainee, config.compile), optimizer),
             objective=self._objective().to(fabric.device),
             clip_norm=config.clip_norm,
+            heard=self._share(config.critic_batch_size) or None,
         )
         self.average = AveragedWeights(self.codec, config.average_decay)
         self.critics = None
@@ -102,6 +103,14 @@ class Run:
             )
             wrapped = fabric.setup(_compiled(self.critics, config.compile), optimizer)
             self.networks.critics, self.networks.critic_optimizer = wrapped
+
+    def _share(self, crops: int) -> int:
+        """Return this process's part of a number of crops."""
+        share, rest = divmod(crops, self.fabric.world_size)
+        if rest:
+            got = f"critic_batch_size: got {crops} for {self.fabric.world_size} processes"
+            raise ValueError(f"{got}, expected a multiple")
+        return share
 
     def _objective(self) -> GeneratorObjective:
         """Build the codec's loss."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,6 +48,8 @@ class Networks:
         The generator's loss.
     clip_norm
         Largest gradient norm of each; 0 clips nothing.
+    heard
+        Crops of a batch that the critics hear; None for all.
     """
 
     codec: nn.Module
@@ -56,7 +58,7 @@ class Networks:
     critics: nn.Module | None = None
     critic_optimizer: Optimizer | None = None
     clip_norm: float = 0.0
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    heard: int | None = None
 
 
 class Trainee(nn.Module):
@@ -121,7 +123,8 @@ def discriminator_step(
     NonFiniteLoss
         If the loss is NaN or infinite; nothing is updated.
     """
-    both = networks.critics(torch.cat([wav, wav_hat.detach()]))  # one pass: DDP wants one forward
+    wav, wav_hat = wav[: networks.heard], wav_hat[: networks.heard].detach()
+    both = networks.critics(torch.cat([wav, wav_hat]))  # one pass: DDP wants one forward
     real, fake = _halves(both)
     loss = discriminator_loss(real, fake, networks.objective.recipe.adversarial_form)  # Eq. 5
     _check_finite({"disc_loss": loss})
@@ -168,8 +171,8 @@ def generator_step(
     if is_adversarial:
         with frozen(networks.critics) as critics, fabric.autocast():
             with torch.no_grad():
-                real = critics(wav)
-            fake = critics(output.wav)
+                real = critics(wav[: networks.heard])
+            fake = critics(output.wav[: networks.heard])
     result = networks.objective(output, wav, real, fake, targets)  # Eq. 8
     _check_finite({**result.terms, "loss": result.total})
     fabric.backward(result.total)

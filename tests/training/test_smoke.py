@@ -106,6 +106,17 @@ def test_critics_get_the_gradient_of_their_own_loss(speech_batch, monkeypatch):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_critics_hear_a_part_of_the_batch(speech_batch):
+    fabric, networks, _, critics = _networks()
+    networks.heard = 1
+    batches = []
+    critics.register_forward_hook(lambda module, inputs, outputs: batches.append(len(inputs[0])))
+    output = steps.codec_forward(networks, speech_batch)
+    steps.discriminator_step(fabric, networks, speech_batch, output.wav)
+    values = steps.generator_step(fabric, networks, speech_batch, output, is_adversarial=True)
+    assert batches == [2, 1, 1] and values["feat_loss"] > 0
+
+
 def test_clipping_bounds_the_update(speech_batch):
     fabric, networks, codec, _ = _networks(clip_norm=1e-3)
     networks.codec_optimizer = fabric.setup_optimizers(torch.optim.SGD(codec.parameters(), lr=1.0))
