@@ -51,7 +51,9 @@ class Teacher(Protocol):
     num_layers: int
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        r"""Text that changes with the weights."""
+        ...
 
     def features(self, wav: Tensor, layer: int | str = "avg") -> Tensor:
         r"""Return (B, F, D) of a waveform (B, 1, T), F = ceil(T / hop_length)."""

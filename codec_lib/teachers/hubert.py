@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from codec_lib.shapes import check_shape
 
-from .frontend import HOP, SAMPLE_RATE, LogMel, frame_count, warp_frequency
+from .frontend import HOP, SAMPLE_RATE, LogMel, warp_frequency
 
 
 @dataclass(frozen=True)
@@ -359,7 +359,15 @@ def build_hubert(metadata: dict[str, Any]) -> SmallHubert:
 
 
 def save_hubert(teacher: SmallHubert, path: str | Path, card: dict[str, Any] | None = None) -> Path:
-    r"""Write a teacher to a .safetensors file in half precision; ``card`` says how it was made."""
+    r"""Write a teacher to a .safetensors file in half precision.
+
+    Parameters
+    ----------
+    teacher, path
+        The teacher and its file.
+    card
+        Anything JSON can hold that says how it was made.
+    """
     from codec_lib import hub
 
     return hub.save_module(
@@ -372,17 +380,3 @@ def load_hubert(name_or_path: str | Path = "hubert-small") -> SmallHubert:
     from codec_lib import hub
 
     return hub.load_module(name_or_path, build_hubert).requires_grad_(False)
-
-
-__all__ = [
-    "HubertConfig",
-    "SmallHubert",
-    "TransformerLayer",
-    "build_hubert",
-    "check_layer",
-    "frame_count",
-    "load_hubert",
-    "masked_prediction_loss",
-    "save_hubert",
-    "span_mask",
-]

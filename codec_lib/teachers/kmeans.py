@@ -164,7 +164,15 @@ def fit_kmeans(
 
 
 def save_kmeans(kmeans: KMeans, path: str | Path, card: dict | None = None) -> Path:
-    r"""Write the centres to a .safetensors file, in full precision."""
+    r"""Write the centres to a .safetensors file, in full precision.
+
+    Parameters
+    ----------
+    kmeans, path
+        The units and their file.
+    card
+        Anything JSON can hold that says how they were made.
+    """
     from codec_lib import hub
 
     sizes = {"num_units": kmeans.num_units, "dim": kmeans.dim}

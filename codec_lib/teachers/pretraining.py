@@ -101,7 +101,30 @@ def pretrain(
     """
     config = config or PretrainConfig()
     _check(teacher, corpus, units, config)
-    dataset = CropDataset(
+    dataset = _crops(corpus, units, config)
+    optimizer = _optimizer(teacher, config)
+    start = _resume(teacher, optimizer, config, checkpoint)
+    history, began = [], time.monotonic()
+    teacher.train()
+    for step, indices in enumerate(batches(config.batch_size, start), start):
+        if step >= config.steps:
+            break
+        row = _step(teacher, optimizer, [dataset[index] for index in indices], step, config)
+        last = step + 1 == config.steps
+        if last or (step + 1) % config.log_every == 0:
+            history.append(row)
+            if log is not None:
+                pace = (time.monotonic() - began) / (step + 1 - start)
+                log(_line(row, pace, config.steps))
+        if checkpoint is not None and (last or (step + 1) % config.save_every == 0):
+            _save(teacher, optimizer, config, step + 1, checkpoint)
+    teacher.eval()
+    return history
+
+
+def _crops(corpus: Corpus, units: Sequence[Tensor], config: PretrainConfig) -> CropDataset:
+    """Cut crops with the units of their frames, (F, 1), as features."""
+    return CropDataset(
         corpus,
         config.num_samples,
         config.seed,
@@ -109,32 +132,16 @@ def pretrain(
         hop_length=HOP,
         cache=True,
     )
-    decay, plain = _parameter_groups(teacher)
-    groups = [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(
-        groups, config.learning_rate, (0.9, 0.98), 1e-6, config.weight_decay
-    )
-    start = _resume(teacher, optimizer, config, checkpoint)
-    history, began = [], time.monotonic()
-    teacher.train()
-    for step, indices in enumerate(batches(config.batch_size, start), start):
-        if step >= config.steps:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(step, config)
-        report = _step(teacher, optimizer, [dataset[index] for index in indices], step, config)
-        if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
-            row = {"step": step + 1, **report, "learning_rate": _learning_rate(step, config)}
-            history.append(row)
-            if log is not None:
-                pace = (time.monotonic() - began) / (step + 1 - start)
-                log(_line(row, pace, config.steps))
-        if checkpoint is not None and ((step + 1) % config.save_every == 0):
-            _save(teacher, optimizer, config, step + 1, checkpoint)
-    if checkpoint is not None and start < config.steps:
-        _save(teacher, optimizer, config, config.steps, checkpoint)
-    teacher.eval()
-    return history
+
+
+def _optimizer(teacher: SmallHubert, config: PretrainConfig) -> torch.optim.AdamW:
+    """Make AdamW as published; matrices decay, biases, norms and the mask vector do not."""
+    weights = list(teacher.parameters())
+    groups = [
+        {"params": [one for one in weights if one.ndim > 1]},
+        {"params": [one for one in weights if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, config.learning_rate, (0.9, 0.98), 1e-6, config.weight_decay)
 
 
 def _step(
@@ -160,11 +167,15 @@ def _step(
     valid = torch.arange(shape[1], device=device) < frames[:, None]
     logits = teacher.logits(states[-1])
     losses = masked_prediction_loss(logits, units, mask, valid, config.unmasked_weight)
+    rate = _learning_rate(step, config)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
     torch.nn.utils.clip_grad_norm_(teacher.parameters(), config.grad_clip)
     optimizer.step()
-    return {name: float(value.detach()) for name, value in losses.items()}
+    measured = {name: float(value.detach()) for name, value in losses.items()}
+    return {"step": step + 1, **measured, "learning_rate": rate}
 
 
 def _learning_rate(step: int, config: PretrainConfig) -> float:
@@ -172,12 +183,6 @@ def _learning_rate(step: int, config: PretrainConfig) -> float:
     rising = max(1, round(config.warmup * config.steps))
     falling = max(1, config.steps - rising)
     return config.learning_rate * min((step + 1) / rising, (config.steps - step) / falling, 1.0)
-
-
-def _parameter_groups(teacher: SmallHubert) -> tuple[list, list]:
-    """Split the weights: matrices decay; biases, norms and the mask vector do not."""
-    weights = list(teacher.parameters())
-    return [one for one in weights if one.ndim > 1], [one for one in weights if one.ndim <= 1]
 
 
 def _line(row: dict[str, float], pace: float, steps: int) -> str:
