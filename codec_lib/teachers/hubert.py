@@ -303,8 +303,8 @@ def span_mask(
     Examples
     --------
     >>> mask = span_mask(100, 200, 0.08, 10, torch.Generator().manual_seed(0))
-    >>> round(float(mask[:, 10:].float().mean()), 2)
-    0.57
+    >>> 0.55 < float(mask[:, 10:].float().mean()) < 0.58
+    True
     """
     starts = torch.rand(batch, frames, generator=generator) < start_probability
     padded = functional.pad(starts.float(), (length - 1, 0))[:, None]
