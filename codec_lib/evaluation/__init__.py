@@ -4,6 +4,7 @@ r"""Measurements: how well a codec reconstructs, and what its codes or a teacher
 found together with the conditions. Read next: ``reconstruction.py``.
 """
 
+from .codec_probe import probe_codebooks, probe_speakers
 from .probes import (
     CodeStatistics,
     ProbeResult,
@@ -36,6 +37,8 @@ __all__ = [
     "mel_distance",
     "pesq_wideband",
     "phoneme_probe",
+    "probe_codebooks",
+    "probe_speakers",
     "read_results",
     "reconstruction_metrics",
     "si_sdr",

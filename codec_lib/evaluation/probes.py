@@ -7,7 +7,7 @@ the most frequent label of each code. Phone-normalised mutual information (PNMI)
 HuBERT], §IV-D. Probing SpeechTokenizer: [Zhang et al. 2024, SpeechTokenizer].
 
 Notebook: 10_speechtokenizer. Leaves out: probes with hidden layers.
-Read next: ``codec_lib/cli.py``.
+Read next: ``codec_probe.py``.
 """
 
 from __future__ import annotations

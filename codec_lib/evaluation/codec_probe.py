@@ -1,0 +1,148 @@
+r"""What each codebook of a codec knows: the phoneme, the speaker.
+
+SpeechTokenizer claims that distillation puts what is said into the first codebook and leaves the
+voice to the others [Zhang et al. 2024, SpeechTokenizer], §4. Here both are measured codebook by
+codebook, on the codes alone. Notebook: 10_speechtokenizer. Leaves out: vectors behind the codes.
+Read next: ``teacher_probe.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codec_lib.codecs.base import Codec
+from codec_lib.data import Corpus
+
+from .probes import SILENCE, code_statistics, linear_probe, phoneme_frames
+
+
+def codes_of(codec: Codec, n_q: int | None = None) -> Callable[[Tensor], Tensor]:
+    r"""Return a function from a waveform (1, 1, T) to all its codes (1, F, K).
+
+    Parameters
+    ----------
+    codec
+        Any.
+    n_q
+        Codebooks K; all by default.
+    """
+    return lambda wav: codec.encode(wav.to(codec.device), n_q).codes.transpose(1, 2).cpu()
+
+
+def probe_codebooks(
+    codec: Codec,
+    train: Corpus,
+    test: Corpus,
+    codebooks: Sequence[int] | None = None,
+    max_train_frames: int = 60_000,
+    max_test_frames: int = 30_000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    r"""Measure how well the codes of each codebook tell the phoneme, to speakers never heard.
+
+    Parameters
+    ----------
+    codec
+        At the corpora's sample rate.
+    train, test
+        Aligned corpora without common speakers.
+    codebooks
+        Counted from 0; all by default.
+    max_train_frames, max_test_frames, seed
+        As in ``phoneme_probe``.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        A row per codebook: ``codebook``, the fields of ``ProbeResult`` (best guess from one code)
+        and of ``CodeStatistics`` on the test part.
+
+    Raises
+    ------
+    ValueError
+        If a codebook does not exist or a speaker is in both corpora.
+    """
+    wanted = _wanted(codec, codebooks)
+    common = set(train.speakers) & set(test.speakers)
+    if common:
+        raise ValueError(f"probe: got speakers {sorted(common)[:3]} in both corpora, expected none")
+    symbols = sorted({*train.phoneme_set, *test.phoneme_set, SILENCE})
+    extract, rate = codes_of(codec, max(wanted) + 1), codec.frame_rate
+    known, truth = phoneme_frames(extract, train, symbols, max_train_frames, False, seed, rate)
+    tested, expected = phoneme_frames(extract, test, symbols, max_test_frames, False, seed, rate)
+    rows = []
+    for codebook in wanted:
+        found = linear_probe(known[:, codebook], truth, tested[:, codebook], expected)
+        statistics = code_statistics(tested[:, codebook], expected)
+        rows.append({"codebook": codebook, **found.to_dict(), **asdict(statistics)})
+    return rows
+
+
+@torch.no_grad()
+def probe_speakers(
+    codec: Codec, corpus: Corpus, codebooks: Sequence[int] | None = None, seed: int = 0
+) -> list[dict[str, Any]]:
+    r"""Measure how well the codes of each codebook tell the speaker.
+
+    Every second utterance of each speaker is fitted on, the others are tested; an utterance is
+    described by how often it uses each code.
+
+    Parameters
+    ----------
+    codec
+        At the corpus's sample rate.
+    corpus
+        Several utterances of every speaker.
+    codebooks, seed
+        Codebooks counted from 0, all by default; seed of the probe.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        A row per codebook: ``codebook`` and the fields of ``ProbeResult``; ``num_classes`` is the
+        number of speakers.
+
+    Raises
+    ------
+    ValueError
+        If a codebook does not exist, or there are fewer than two speakers.
+    """
+    wanted = _wanted(codec, codebooks)
+    if len(corpus.speakers) < 2:
+        raise ValueError(f"{corpus.name}: got {len(corpus.speakers)} speakers, expected 2 or more")
+    extract, seen = codes_of(codec, max(wanted) + 1), dict.fromkeys(corpus.speakers, 0)
+    shares: tuple[list, list] = ([], [])
+    labels: tuple[list, list] = ([], [])
+    for index, utterance in enumerate(corpus):
+        if utterance.speaker_id not in seen:
+            continue
+        part = seen[utterance.speaker_id] % 2
+        seen[utterance.speaker_id] += 1
+        codes = extract(corpus.load(index)[None])[0]  # (F, K)
+        one_hot = torch.zeros(codes.shape[1], codec.codebook_size)
+        one_hot.scatter_add_(1, codes.T, torch.ones(codes.T.shape))
+        shares[part].append(one_hot / len(codes))  # (K, N)
+        labels[part].append(corpus.speakers.index(utterance.speaker_id))
+    known, tested = torch.stack(shares[0]), torch.stack(shares[1])  # (n, K, N)
+    truth, expected = torch.tensor(labels[0]), torch.tensor(labels[1])
+    rows = []
+    for codebook in wanted:
+        parts = known[:, codebook].sqrt(), truth, tested[:, codebook].sqrt(), expected
+        found = linear_probe(*parts, epochs=40, seed=seed)
+        rows.append({"codebook": codebook, **found.to_dict()})
+    return rows
+
+
+def _wanted(codec: Codec, codebooks: Sequence[int] | None) -> list[int]:
+    """Return the codebooks asked for."""
+    wanted = list(range(codec.num_quantizers)) if codebooks is None else list(codebooks)
+    if not wanted or min(wanted) < 0 or max(wanted) >= codec.num_quantizers:
+        raise ValueError(
+            f"codebooks: got {wanted}, expected some of 0 to {codec.num_quantizers - 1}"
+        )
+    return wanted
