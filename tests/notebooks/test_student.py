@@ -62,7 +62,7 @@ def test_the_student_version_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("CODEC_PROFILE", "smoke")
     monkeypatch.setenv("CODEC_LIB_BUILD", str(tmp_path))
     version, _ = student.make_student(nbformat.read(path, as_version=4))
-    client = nbclient.NotebookClient(version, timeout=300, kernel_name="python3")
+    client = nbclient.NotebookClient(version, timeout=600, kernel_name="python3")
     client.execute(cwd=str(path.parent))
     raised = {
         (output["ename"], "check" in student.tags(cell))
