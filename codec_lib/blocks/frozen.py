@@ -228,7 +228,7 @@ class _SkipLSTM(nn.Module):
         if self.packed is None:
             y = self.lstm(frames_first)[0]
         else:
-            y = _run(self.packed, frames_first, self.hidden_size)
+            y = _run_packed(self.packed, frames_first, self.hidden_size)
         return y.transpose(0, 1) + torch.cat([x] * self.directions, dim=2)  # (B, F, C * directions)
 
 
@@ -255,7 +255,7 @@ def _pack(lstm: nn.LSTM) -> Packed | None:
     return packed
 
 
-def _run(packed: Packed, x: Tensor, hidden_size: int) -> Tensor:
+def _run_packed(packed: Packed, x: Tensor, hidden_size: int) -> Tensor:
     """Run a packed LSTM on (F, B, C); what ``nn.LSTM`` does, without the packing."""
     state = x.new_zeros(x.shape[1], hidden_size)
     for layer in packed:

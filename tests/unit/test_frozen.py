@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from codec_lib.blocks.conv import Conv1d, ConvTranspose1d
-from codec_lib.blocks.frozen import FrozenSEANet, _pack, _run, freeze_layer
+from codec_lib.blocks.frozen import FrozenSEANet, _pack, _run_packed, freeze_layer
 from codec_lib.blocks.seanet import SEANetDecoder, SEANetEncoder
 
 OPTIONS = (
@@ -64,7 +64,7 @@ def test_packed_lstm(bidirectional, num_frames, batch):
         pytest.skip("torch was built without oneDNN")
     x = torch.randn(num_frames, batch, 16)
     with torch.no_grad():
-        assert (_run(packed, x, 16) - lstm(x)[0]).abs().max() < 1e-6
+        assert (_run_packed(packed, x, 16) - lstm(x)[0]).abs().max() < 1e-6
 
 
 def test_no_gradient_and_no_trainable_weight_but_the_lstm():

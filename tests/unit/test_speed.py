@@ -1,0 +1,58 @@
+r"""The benchmark's own arithmetic, and memory measured in a process of its own."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from codec_lib import audio
+from codec_lib.evaluation import memory, speed
+
+
+def test_runs_take_turns_and_ratios_compare_turn_by_turn():
+    calls = []
+    functions = {name: (lambda name=name: calls.append(name)) for name in ("a", "b")}
+    seconds = speed.in_turns(functions, repetitions=2)
+    assert "".join(calls) == "ab" + "ab" * 2
+    assert all(len(runs) == 2 for runs in seconds.values())
+    slow = {"a": [2.0, 20.0, 8.0], "b": [1.0, 10.0, 1.0]}
+    assert speed.ratio(slow, "a", "b") == 2.0
+
+
+def test_seconds_are_wall_clock():
+    seconds = speed.in_turns({"sleep": lambda: time.sleep(0.01)}, 1)
+    assert 0.009 < seconds["sleep"][0] < 5
+
+
+def test_pair_has_the_same_weights():
+    theirs, ours = speed.official_pair()
+    codebook = theirs.quantizer.vq.layers[3]._codebook.embed
+    assert torch.equal(ours.quantizer.layers[3].codebook, codebook)
+    assert not ours.training
+
+
+def test_long_file_has_its_length(tmp_path):
+    path = tmp_path / "noise.wav"
+    memory.write_long_file(path, 12.5)
+    info = audio.read_info(path)
+    assert (info.num_samples, info.sample_rate) == (200_000, 16_000)
+
+
+def test_a_task_reports_its_own_peak():
+    row = memory.in_own_process("kmeans", 1200)
+    assert row["codes_in_use"] > 900
+    assert 5 < row["peak_megabytes"] < 1000, "5 MB are the latents themselves"
+
+
+@pytest.mark.slow
+def test_a_failing_task_says_why():
+    with pytest.raises(RuntimeError, match="no_such_file"):
+        memory.in_own_process("encode", "no_such_file.wav")
+
+
+def test_table_prints_every_row(capsys):
+    speed.print_table([{"measured": "x", "ratio": 1.5, "frames": 7}])
+    printed = capsys.readouterr().out
+    assert "1.50" in printed and "frames 7" in printed
