@@ -47,7 +47,7 @@ class TrainConfig:
     init_from
         A run folder, a ``.safetensors`` file or a shipped name whose weights start this run.
     compile
-        True passes codec and critics through ``torch.compile``.
+        True compiles encoder, decoder and critics (minutes at the start; worth it on a GPU).
     corpus, valid_corpus
         Names for ``data.corpora.corpus``, joined by commas. Without ``valid_corpus`` the corpus's
         own ``dev`` split is used, or else every 50th utterance is held out of training.

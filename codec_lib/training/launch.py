@@ -8,6 +8,7 @@ Read next: ``run.py``.
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -53,6 +54,10 @@ def make_fabric(config: TrainConfig) -> Fabric:
     ValueError
         If the devices asked for are not there.
     """
+    # Harmless notes of the wrapper for several processes: depthwise weights have two layouts of the
+    # same memory, and most recipes use every parameter.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     devices, num_nodes = config.devices, config.num_nodes
     if "LOCAL_WORLD_SIZE" in os.environ:  # started by torchrun or `fabric run`
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -64,16 +69,17 @@ def make_fabric(config: TrainConfig) -> Fabric:
         # broadcast them every step would cost time and hide a difference. A head that the recipe
         # does not use has no gradient, which DDP must be told to expect.
         strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
-    kwargs: dict[str, Any] = {"devices": devices, "num_nodes": num_nodes, "strategy": strategy}
-    if os.environ.get("LT_CLI_USED") == "1":  # `fabric run` has set these itself
-        kwargs = {"strategy": strategy} if "LT_STRATEGY" not in os.environ else {}
-    else:
-        kwargs["accelerator"] = config.accelerator
+    is_started = os.environ.get("LT_CLI_USED") == "1"  # `fabric run` chose devices and launched
+    kwargs: dict[str, Any] = {"devices": devices, "num_nodes": num_nodes}
+    kwargs = {} if is_started else {**kwargs, "accelerator": config.accelerator}
+    if "LT_STRATEGY" not in os.environ:
+        kwargs["strategy"] = strategy
     if config.precision == "bf16-mixed":
         kwargs["plugins"] = [WaveformPrecision("cuda" if is_gpu else "cpu")]
     try:
         fabric = Fabric(**kwargs)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"accelerator={config.accelerator}, devices={devices}: {error}") from None
-    fabric.launch()
+    if not is_started:
+        fabric.launch()
     return fabric

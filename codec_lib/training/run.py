@@ -81,6 +81,9 @@ class Run:
         if config.init_from is not None:
             load_weights(self.codec, config.init_from)
         self.codec.train()
+        if config.compile:  # not the quantizer: k-means start and revival depend on the data
+            self.codec.encoder.compile()
+            self.codec.decoder.compile()
         options = {"weight_decay": config.weight_decay, "eps": config.epsilon}
         options["fused"] = fabric.device.type == "cuda"
         trainee = Trainee(self.codec, self.teaching.projections)
@@ -88,7 +91,7 @@ class Run:
             self.codec.parameters(), lr=config.lr, betas=config.betas, **options
         )
         self.networks = Networks(
-            *fabric.setup(_compiled(trainee, config.compile), optimizer),
+            *fabric.setup(trainee, optimizer),
             objective=self._objective().to(fabric.device),
             clip_norm=config.clip_norm,
             heard=self._share(config.critic_batch_size) or None,
@@ -98,10 +101,12 @@ class Run:
         if config.critics:
             names = config.critics if "," not in config.critics else config.critics.split(",")
             self.critics = build_discriminators(names, **config.critic_overrides).train()
+            if config.compile:
+                self.critics.compile()
             optimizer = torch.optim.AdamW(
                 self.critics.parameters(), lr=config.critic_lr, betas=config.critic_betas, **options
             )
-            wrapped = fabric.setup(_compiled(self.critics, config.compile), optimizer)
+            wrapped = fabric.setup(self.critics, optimizer)
             self.networks.critics, self.networks.critic_optimizer = wrapped
 
     def _share(self, crops: int) -> int:
@@ -279,8 +284,3 @@ def load_weights(codec: Codec, source: str) -> None:
             f"init_from {source}: {len(missing)} weights do not fit, e.g. {missing[0]}"
         )
     codec.load_state_dict(fitting, strict=False)
-
-
-def _compiled(module: nn.Module, wanted: bool) -> nn.Module:
-    """Return the module, compiled if wanted."""
-    return torch.compile(module) if wanted else module
