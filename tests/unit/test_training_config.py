@@ -67,8 +67,8 @@ def test_mistakes_name_field_and_remedy(changes, message):
 
 
 def test_unknown_preset_is_named():
-    with pytest.raises(ValueError, match=r"unknown preset 'smal'; did you mean small"):
-        load_config("smal")
+    with pytest.raises(ValueError, match=r"unknown preset 'smaller'; did you mean small"):
+        load_config("smaller")
 
 
 @pytest.mark.parametrize(
