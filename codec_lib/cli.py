@@ -295,12 +295,13 @@ def export_command(
 
 @app.command("bench")
 def bench_command(
-    quick: Annotated[bool, typer.Option("--quick", help="Shorter, less exact.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Shorter, and nothing is kept.")] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON; data/results/bench.json if not.")] = None,
 ) -> None:
     """Measure speed and memory against the PyPI packages."""
     from codec_lib.evaluation.speed import main
 
-    main(quick=quick)
+    main(quick, out)
 
 
 if __name__ == "__main__":
