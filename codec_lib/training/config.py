@@ -256,7 +256,7 @@ def load_config(
     Examples
     --------
     >>> load_config("smoke", changes={"lr": "1e-3", "weights.adv_loss": 5}).weights
-    {'adv_loss': 5.0}
+    {'adv_loss': 5}
     """
     values = dict(PRESETS[_known(preset, PRESETS, "preset")]) if preset else {}
     if file is not None:
