@@ -122,8 +122,9 @@ class ProgressLine:
         left = (self.steps - done) / max(self.steps_per_second, 1e-9)
         speed = f"{self.steps_per_second:.2f} steps/s"
         speed += f" ({self.steps_per_second * self.audio_seconds:.0f} s audio/s)"
-        if self.bar is not None:
-            text = f"{text}  {speed}  {clock(left)} left"
+        if self.bar is not None:  # short names: it must fit into 80 columns
+            text = "  ".join(f"{name.rpartition('/')[2]} {v:.3g}" for name, v in shown.items())
+            text += f"  {self.steps_per_second:.2f} steps/s  {clock(left)} left"
             self.bar.update(self.task, completed=done, description=text)
         elif now >= self.next_line or done == self.steps:
             self.next_line = now + self.every
@@ -145,7 +146,7 @@ def _print(message: str) -> None:
 
 def _bar() -> Progress:
     console = Console(stderr=True)
-    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(bar_width=10), MofNCompleteColumn(), TextColumn("{task.description}"))
     return Progress(*columns, console=console, refresh_per_second=2)
 
 
