@@ -251,31 +251,43 @@ def teacher_train(
 
 @app.command("evaluate")
 def evaluate_command(
-    codec: Annotated[str, typer.Argument(help="Shipped name or file.")],
+    codecs: Annotated[
+        list[str],
+        typer.Argument(help="[LABEL=]NAME or file; untrained:NAME for random weights."),
+    ],
     corpus: Annotated[str, typer.Option(help="Corpora, joined by commas.")] = "synthetic",
     split: Annotated[str | None, typer.Option(help="train, dev or test.")] = None,
     n_q: Annotated[str, typer.Option("--n-q", help="Numbers of codebooks.")] = "1,2,4,8",
     max_utterances: int = 50,
     max_seconds: Annotated[float, typer.Option(help="Of each utterance; 0: all of it.")] = 6.0,
+    probe: Annotated[bool, typer.Option(help="Also the phonemes in each codebook.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
 ) -> None:
-    """Measure reconstruction by number of codebooks: mel distance, SI-SDR, STOI, PESQ."""
+    """Measure reconstruction (mel distance, SI-SDR, STOI, PESQ) and what each codebook knows."""
     from codec_lib import hub
     from codec_lib.data import corpus as find_corpus
-    from codec_lib.evaluation.reconstruction import METRICS, evaluate_codec
+    from codec_lib.evaluation.comparison import UNTRAINED, as_text, compare_codecs, untrained
     from codec_lib.evaluation.results import write_results
 
-    model = hub.load(codec)
-    counts = [int(part) for part in n_q.split(",") if int(part) <= model.num_quantizers]
+    models = {}
+    for argument in codecs:
+        label, _, name = argument.rpartition("=")
+        model = hub.load(name.removeprefix(UNTRAINED))
+        is_untrained = name.startswith(UNTRAINED)
+        models[label or Path(name).stem] = untrained(model) if is_untrained else model
     speech = find_corpus(corpus, split, model.sample_rate)
-    rows = evaluate_codec(model, speech, counts, max_utterances, max_seconds or None)
-    typer.echo("  ".join(f"{name:>12}" for name in ("codebooks", "kbit/s", *METRICS)))
-    for row in rows:
-        cells = [f"{row['n_q']:>12}", f"{row['bitrate'] / 1000:>12.2f}"]
-        typer.echo("  ".join([*cells, *(f"{row[name]:>12.3f}" for name in METRICS)]))
+    counts = [int(part) for part in n_q.split(",")]
+    aligned = None
+    if probe:
+        parts = (find_corpus("synthetic", part, model.sample_rate) for part in ("train", "test"))
+        aligned = tuple(parts)
+    rows = compare_codecs(models, speech, counts, max_utterances, max_seconds or None, aligned)
+    typer.echo(as_text(rows))
     if out is not None:
-        conditions = {"codec": codec, "fingerprint": model.fingerprint, "corpus": corpus}
-        conditions |= {"split": split, "max_seconds": max_seconds}
+        conditions = {name: model.fingerprint for name, model in models.items()}
+        conditions = {"fingerprints": conditions, "corpus": corpus, "split": split}
+        conditions |= {"max_utterances": max_utterances, "max_seconds": max_seconds}
+        conditions |= {"probe": "synthetic, train to test" if probe else None}
         typer.echo(f"written: {write_results(out, rows, conditions)}")
 
 

@@ -5,6 +5,7 @@ found together with the conditions. Read next: ``reconstruction.py``.
 """
 
 from .codec_probe import probe_codebooks, probe_speakers
+from .comparison import compare_codecs, untrained
 from .probes import (
     CodeStatistics,
     ProbeResult,
@@ -32,6 +33,7 @@ __all__ = [
     "bootstrap_interval",
     "code_statistics",
     "codec_scores",
+    "compare_codecs",
     "evaluate_codec",
     "linear_probe",
     "mel_distance",
@@ -44,6 +46,7 @@ __all__ = [
     "si_sdr",
     "stoi",
     "summarise",
+    "untrained",
     "utterance_probe",
     "write_results",
 ]

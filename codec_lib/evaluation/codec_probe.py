@@ -3,7 +3,7 @@ r"""What each codebook of a codec knows: the phoneme, the speaker.
 SpeechTokenizer claims that distillation puts what is said into the first codebook and leaves the
 voice to the others [Zhang et al. 2024, SpeechTokenizer], §4. Here both are measured codebook by
 codebook, on the codes alone. Notebook: 10_speechtokenizer. Leaves out: vectors behind the codes.
-Read next: ``teacher_probe.py``.
+Read next: ``comparison.py``.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def _loop(run: Run, run_dir: Path, log: RunLog | None, stop: _StopRequest) -> No
                 log.flush()
             run.save(run_dir)
     if run.step == config.steps and run.fabric.is_global_zero:
-        save_weights(run, run_dir / "final.safetensors", {})
+        save_weights(run, run_dir / "final.safetensors", run.step, {})
     if stop.agreed and log is not None:
         log.progress.say(f"stopped after step {run.step}: {stop.reason}; run again to go on")
 
@@ -213,7 +213,7 @@ def _validate(run: Run, run_dir: Path, log: RunLog | None) -> dict[str, float]:
         values, made = validate(codec, run.crops)
         if values["valid/mel_distance"] < run.best:
             run.best = values["valid/mel_distance"]
-            save_weights(run, run_dir / "best.safetensors", values)
+            save_weights(run, run_dir / "best.safetensors", run.step + 1, values)
         first = run.step + 1 == config.valid_every
         if log is not None and (first or (run.step + 1) % config.audio_every == 0):
             for index in range(min(4, len(made))):
@@ -225,7 +225,7 @@ def _validate(run: Run, run_dir: Path, log: RunLog | None) -> dict[str, float]:
     return values
 
 
-def save_weights(run: Run, path: Path, metrics: dict[str, float]) -> None:
+def save_weights(run: Run, path: Path, steps: int, metrics: dict[str, float]) -> None:
     r"""Write the averaged weights as a file that ``codec_lib.load`` reads.
 
     Parameters
@@ -234,10 +234,12 @@ def save_weights(run: Run, path: Path, metrics: dict[str, float]) -> None:
         Gives weights and what is known about them.
     path
         The file.
+    steps
+        Steps that were taken.
     metrics
         Held-out metrics, for the card.
     """
-    card = {"steps": run.step + 1, "corpus": run.config.corpus, "recipe": run.config.recipe}
+    card = {"steps": steps, "corpus": run.config.corpus, "recipe": run.config.recipe}
     hub.save_codec(run.average.module, path, half=False, metadata={**card, **metrics})
 
 

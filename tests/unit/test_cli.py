@@ -156,7 +156,7 @@ def test_train_evaluate_export(tmp_path, monkeypatch):
     shipped = tmp_path / "shipped"
     for module in (hub, paths):
         monkeypatch.setattr(module, "checkpoints_root", lambda: shipped)
-    _run("export", run, "mine", "--licence", "CC0")
+    _run("export", run, "mine", "--licence", "CC0", "--final")
     codec = codec_lib.load("mine")
     assert codec.card["licence"] == "CC0" and codec.card["training"]["steps"] == 1
     card = (shipped / "mine.md").read_text()

@@ -1,0 +1,117 @@
+r"""Several codecs on the same speech: reconstruction by number of codebooks, content by codebook.
+
+What the card of a shipped codec reports: the codec beside its untrained self and beside a twin that
+was trained without one thing, all measured in one run. Notebook: 10_speechtokenizer. Leaves out:
+seeds and verdicts; one run of one seed shows a difference, not that it repeats.
+Read next: ``speed.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from codec_lib.codecs.base import Codec
+from codec_lib.data import Corpus
+
+from .codec_probe import probe_codebooks
+from .reconstruction import METRICS, evaluate_codec
+
+UNTRAINED = "untrained:"
+"""Before a codec's name: the same network with the random weights it would start from."""
+
+
+def untrained(codec: Codec, seed: int = 0) -> Codec:
+    r"""Return a codec of the same config with random weights, in eval mode.
+
+    Parameters
+    ----------
+    codec
+        Only its class and config are used.
+    seed
+        Of the weights; torch's own random state is left as it was.
+
+    Examples
+    --------
+    >>> import codec_lib
+    >>> untrained(codec_lib.build("speechtokenizer", "smoke")).training
+    False
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return type(codec)(codec.config).eval()
+
+
+def compare_codecs(
+    codecs: Mapping[str, Codec],
+    speech: Corpus | None = None,
+    n_q: Sequence[int] = (1, 2, 4, 8),
+    max_utterances: int | None = None,
+    max_seconds: float | None = 6.0,
+    aligned: tuple[Corpus, Corpus] | None = None,
+) -> list[dict[str, Any]]:
+    r"""Measure several codecs alike.
+
+    Parameters
+    ----------
+    codecs
+        Name to codec, in eval mode, all at the corpora's sample rate.
+    speech
+        Speech that none was trained on, to reconstruct; None leaves reconstruction out.
+    n_q, max_utterances, max_seconds
+        As in ``evaluate_codec``; counts that a codec does not have are left out.
+    aligned
+        Training and test part of a corpus with phoneme times, without common speakers; None leaves
+        the probe out.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        Rows with ``codec`` and ``measure``: ``"reconstruction"`` (the fields of ``evaluate_codec``)
+        or ``"phonemes"`` (those of ``probe_codebooks``).
+
+    Examples
+    --------
+    >>> compare_codecs({})
+    []
+    """
+    rows: list[dict[str, Any]] = []
+    for name, codec in codecs.items():
+        if speech is not None:
+            counts = [count for count in n_q if count <= codec.num_quantizers]
+            found = evaluate_codec(codec, speech, counts, max_utterances, max_seconds)
+            rows += [{"codec": name, "measure": "reconstruction", **row} for row in found]
+        if aligned is not None:
+            found = probe_codebooks(codec, *aligned)
+            rows += [{"codec": name, "measure": "phonemes", **row} for row in found]
+    return rows
+
+
+def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    r"""Lay the rows of ``compare_codecs`` out as two tables of plain text.
+
+    Examples
+    --------
+    >>> row = {"codec": "a", "measure": "phonemes", "codebook": 0, "accuracy": 0.5, "pnmi": 0.6}
+    >>> print(as_text([row]))
+    codec                    codebook     accuracy         pnmi
+    a                               1        0.500        0.600
+    """
+    lines: list[str] = []
+    tables = (
+        ("reconstruction", ("n_q", "kbit/s", *METRICS)),
+        ("phonemes", ("codebook", "accuracy", "pnmi")),
+    )
+    for measure, columns in tables:
+        chosen = [dict(row) for row in rows if row["measure"] == measure]
+        if chosen:
+            lines.append(f"{'codec':<20}" + "".join(f"{name:>13}" for name in columns))
+        for row in chosen:
+            row["kbit/s"] = row.get("bitrate", 0) / 1000
+            row["codebook"] = row.get("codebook", 0) + 1  # counted from 1, as papers do
+            cells = (row[name] for name in columns)
+            text = (f"{c:>13}" if isinstance(c, int) else f"{c:>13.3f}" for c in cells)
+            lines.append(f"{row['codec']:<20}" + "".join(text))
+    return "\n".join(lines)
