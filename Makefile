@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONPATH :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint format check-style unit notebooks course lab bench checkpoints lock clean
+.PHONY: help env test lint format check-style unit notebooks course lab bench figures checkpoints lock clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
@@ -71,6 +71,9 @@ lab: $(STAMP) ## Open the notebooks in JupyterLab
 
 bench: $(STAMP) ## Measure speed and memory against the PyPI packages (about ten minutes)
 	@$(BIN)/codec-lib bench
+
+figures: $(STAMP) ## Draw the README's pictures anew
+	@$(BIN)/python -m codec_lib.figures
 
 checkpoints: $(STAMP) ## Verify the shipped checkpoints by their sha256
 	@$(BIN)/python -m pytest -q tests/repo/test_checkpoints.py

@@ -24,6 +24,7 @@ LAYERS = (
     {"cli"},
 )
 PRESENTATION = {"nb", "cells", "charts", "plotting", "widgets", "course", "pages", "student"}
+PRESENTATION |= {"figures"}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 

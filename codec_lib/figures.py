@@ -1,0 +1,100 @@
+r"""The pictures of the README: ``make figures`` draws them anew from the shipped files.
+
+``rates.png`` is one utterance through the shipped codec at several rates; ``codebooks.png`` is what
+``data/results/speechtokenizer_small.json`` says of it and of its twins. Leaves out: everything that
+a notebook draws. Read next: ``plotting.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from codec_lib import charts, hub, paths, plotting
+from codec_lib.codecs.base import Codec
+from codec_lib.data import corpus
+from codec_lib.evaluation.results import read_results
+
+NAMES = {
+    "speechtokenizer-small": "distilled",
+    "undistilled": "without distillation",
+    "untrained": "untrained",
+}
+
+
+def rates(codec: Codec, wav: Tensor, counts: Sequence[int] = (1, 2, 8)) -> Figure:
+    r"""Draw one utterance as it was and as fewer and fewer codebooks keep it.
+
+    Parameters
+    ----------
+    codec
+        In eval mode.
+    wav
+        Shape (1, T), at the codec's sample rate.
+    counts
+        Numbers of codebooks.
+    """
+    codes = codec.encode(wav[None])
+    made = {"original": wav}
+    for count in counts:
+        name = f"{count} codebook{'s' * (count > 1)}, {codec.bitrate(count) / 1000:g} kbit/s"
+        made[name] = codec.decode(codes, layers=range(count))[0]
+    return plotting.spectrograms(made, codec.sample_rate, kind="mel", columns=2)
+
+
+def codebooks(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    r"""Draw quality by rate, and how well each codebook tells the phoneme.
+
+    Parameters
+    ----------
+    rows
+        Of ``compare_codecs``, for the codecs in ``NAMES``.
+    """
+    figure, axes = charts.new(1, 2, height=3.0)
+    quality, content = charts.flat(axes)
+    known = [name for name in NAMES if any(row["codec"] == name for row in rows)]
+    for name in known:
+        mine = [row for row in rows if row["codec"] == name]
+        scores = [row for row in mine if row["measure"] == "reconstruction"]
+        rate = [row["bitrate"] / 1000 for row in scores]
+        quality.plot(rate, [row["stoi"] for row in scores], marker="o", label=NAMES[name])
+        probes = [row for row in mine if row["measure"] == "phonemes"]
+        number = [row["codebook"] + 1 for row in probes]
+        content.plot(number, [row["accuracy"] for row in probes], marker="o", label=NAMES[name])
+    quality.set(xlabel="bitrate in kbit/s", ylabel="STOI", title="Unseen speakers, recorded")
+    content.set(xlabel="codebook", ylabel="phoneme accuracy", title="What one code tells")
+    content.legend()
+    return figure
+
+
+def main(folder: Path | None = None) -> list[Path]:
+    r"""Write both pictures; return the files.
+
+    Parameters
+    ----------
+    folder
+        ``docs/figures`` of the checkout by default.
+    """
+    folder = folder or paths.data_root().parent / "docs" / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    charts.use_style()
+    codec = hub.load("speechtokenizer-small")
+    speech = corpus("synthetic/small", "test", codec.sample_rate)
+    rows, _ = read_results(paths.data_root() / "results" / "speechtokenizer_small.json")
+    files = []
+    for name, figure in {
+        "rates": rates(codec, speech.load(0)),
+        "codebooks": codebooks(rows),
+    }.items():
+        files.append(folder / f"{name}.png")
+        figure.savefig(files[-1], dpi=110, facecolor="white", bbox_inches="tight")
+    return files
+
+
+if __name__ == "__main__":
+    for path in main():
+        print(path)

@@ -1,0 +1,39 @@
+"""The shipped checkpoints: whole, within their sizes, with a card, and loadable."""
+
+import json
+
+import pytest
+
+import codec_lib
+from codec_lib import hub
+from codec_lib.paths import checkpoints_root
+from codec_lib.teachers import load_teacher
+
+FILES = sorted(checkpoints_root().glob("*.safetensors"))
+
+
+def test_the_list_is_of_the_files_that_are_there():
+    listed = json.loads((checkpoints_root() / "checkpoints.json").read_text())
+    assert listed == {path.name: hub.sha256(path) for path in FILES}
+
+
+def test_sizes():
+    sizes = {path.name: path.stat().st_size for path in FILES}
+    assert sizes and max(sizes.values()) <= 6_000_000, sizes
+    assert sum(sizes.values()) <= 60_000_000, sizes
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_checkpoint_has_a_finished_card(root, path):
+    cards = [checkpoints_root() / f"{path.stem}.md", root / "docs" / "teachers" / f"{path.stem}.md"]
+    text = "".join(card.read_text() for card in cards if card.exists())
+    assert hub.sha256(path) in text, f"{path.stem}: the card is of another file"
+    assert len(text) > 1000 and "to be written" not in text, f"{path.stem}: no finished card"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_checkpoint_loads(path):
+    if path.stem.startswith("hubert"):
+        assert load_teacher(path.stem).dim > 0
+    else:
+        assert codec_lib.load(path.stem).bitrate() > 0
