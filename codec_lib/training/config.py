@@ -215,8 +215,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The encoder moves fast at first; codebooks that look back 100 steps (decay 0.99) lose it and
     # collapse to 3 % usage within 80 steps, those that look back 20 stay above 90 %.
     "small": dict(
-        scale="small", steps=5000, cache_audio=True, overrides={"quantizer": {"decay": 0.95}},
-        out_dir="runs/small",
+        scale="small", steps=6000, lr=1.5e-3, warmup_steps=100, cache_audio=True,
+        overrides={"quantizer": {"decay": 0.95}}, out_dir="runs/small",
     ),
     # The published architecture on GPUs: 3 s crops, all three critics from the first step.
     "paper": dict(
