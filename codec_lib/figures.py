@@ -55,7 +55,7 @@ def codebooks(rows: Sequence[Mapping[str, Any]]) -> Figure:
         Of ``compare_codecs``, for the codecs in ``NAMES``.
     """
     figure, axes = charts.new(1, 2, height=3.0)
-    quality, content = charts.flat(axes)
+    quality, content = axes.ravel()
     known = [name for name in NAMES if any(row["codec"] == name for row in rows)]
     for name in known:
         mine = [row for row in rows if row["codec"] == name]
