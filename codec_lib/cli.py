@@ -279,8 +279,8 @@ def evaluate_command(
     counts = [int(part) for part in n_q.split(",")]
     aligned = None
     if probe:
-        parts = (find_corpus("synthetic", part, model.sample_rate) for part in ("train", "test"))
-        aligned = tuple(parts)
+        known = find_corpus("synthetic", "train", model.sample_rate)
+        aligned = known, find_corpus("synthetic", "test", model.sample_rate)
     rows = compare_codecs(models, speech, counts, max_utterances, max_seconds or None, aligned)
     typer.echo(as_text(rows))
     if out is not None:

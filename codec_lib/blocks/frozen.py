@@ -113,6 +113,7 @@ class _Elementwise(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, F, C) to (B, F, C), in place where that is safe."""
         if isinstance(self.layer, nn.ELU):
             return F.elu_(x, self.layer.alpha)
         return self.layer(x.transpose(1, 2)).transpose(1, 2)  # keeps the memory frames-first
@@ -144,6 +145,7 @@ class _Conv(nn.Module):
         self.register_buffer("bias", _bias(conv))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, F, C) to (B, ceil(F / s), C')."""
         frames = num_frames(x.shape[1], self.stride)
         out = x.new_empty(x.shape[0], frames, self.bias.shape[0])  # (B, F, C')
         out[:] = self.bias
@@ -187,6 +189,7 @@ class _ConvTranspose(nn.Module):
         self.register_buffer("bias", _bias(conv).repeat(self.stride))  # (s C',)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, F, C) to (B, s F, C')."""
         batch, frames, _ = x.shape
         out = x.new_empty(batch, frames + self.overlap, self.bias.shape[0])  # (B, F + 1, s C')
         out[:, frames:] = self.bias
@@ -207,6 +210,7 @@ class _Residual(nn.Module):
         self.block = nn.Sequential(*(freeze_layer(part) for part in layer.block))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, F, C) to (B, F, C)."""
         total = self.shortcut(x)  # before the block, whose activation overwrites x
         *block, last = self.block
         for part in block:
@@ -224,6 +228,7 @@ class _SkipLSTM(nn.Module):
         self.lstm = layer.lstm if self.packed is None else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, F, C) to (B, F, directions C)."""
         frames_first = x.transpose(0, 1).contiguous()  # (F, B, C); oneDNN ignores strides
         if self.packed is None:
             y = self.lstm(frames_first)[0]

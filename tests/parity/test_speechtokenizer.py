@@ -10,6 +10,7 @@ import torch
 
 import codec_lib
 from codec_lib.codecs.speechtokenizer import SpeechTokenizer
+from codec_lib.evaluation.speed import PUBLISHED_CONFIG
 from codec_lib.hub import read_published
 
 PAPER = {"width": 64, "latent_dim": 1024, "codebook_size": 1024}
@@ -18,22 +19,8 @@ NARROW = {"width": 4, "latent_dim": 48, "codebook_size": 32}
 
 def published_config(width: int, latent_dim: int, codebook_size: int, **changes: Any) -> dict:
     """Return the released config.json with these sizes."""
-    return {
-        "n_filters": width,
-        "dimension": latent_dim,
-        "strides": [8, 5, 4, 2],
-        "lstm_layers": 2,
-        "bidirectional": True,
-        "dilation_base": 2,
-        "residual_kernel_size": 3,
-        "n_residual_layers": 1,
-        "activation": "ELU",
-        "sample_rate": 16000,
-        "n_q": 8,
-        "semantic_dimension": 768,
-        "codebook_size": codebook_size,
-        **changes,
-    }
+    sizes = {"n_filters": width, "dimension": latent_dim, "codebook_size": codebook_size}
+    return {**PUBLISHED_CONFIG, **sizes, **changes}
 
 
 @torch.no_grad()
