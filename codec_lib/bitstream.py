@@ -1,12 +1,13 @@
 r"""Files of codes, packed to the bit: what a codec really sends.
 
-Each code takes ceil(log2 N) bits, frame by frame, so the payload of one second is exactly
-``codec.bitrate(n_q)`` bits. Layout, version 1, big-endian::
+A code of a codebook of N entries takes ceil(log2 N) bits, frame by frame, so the payload of one
+second is exactly ``codec.bitrate(n_q)`` bits. Layout, version 2, big-endian::
 
     "CLC" | version (1 byte) | header length (4) | CRC-32 of the rest (4) | header | payload
 
-The header is JSON. Leaves out: entropy coding, and segment lengths of dynamic frame rates (a later
-version). Notebook: 00_start_here. Read next: ``cli.py``.
+The header is JSON; in version 1 it named one size for all codebooks. Leaves out: entropy coding,
+and segment lengths of dynamic frame rates (a later version). Notebook: 00_start_here. Read next:
+``cli.py``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from torch import Tensor
 from codec_lib.codecs.base import Codec
 from codec_lib.shapes import Codes
 
-MAGIC, VERSION = b"CLC", 1
+MAGIC, VERSION = b"CLC", 2
 PREFIX = struct.Struct(">3sBII")  # magic, version, header length, CRC-32
 
 
@@ -38,8 +40,8 @@ class CodesHeader:
         Registry name and checkpoint of the codec; the fingerprint is empty for random weights.
     sample_rate, hop_length
         Hz, samples per frame.
-    codebook_size
-        Entries N; a code takes ceil(log2 N) bits.
+    codebook_sizes
+        Entries N of the codebook of each row; its codes take ceil(log2 N) bits.
     layers
         Codebook of each row.
     num_samples, batch, frames
@@ -50,7 +52,7 @@ class CodesHeader:
     fingerprint: str
     sample_rate: int
     hop_length: int
-    codebook_size: int
+    codebook_sizes: tuple[int, ...]
     layers: tuple[int, ...]
     num_samples: int
     batch: int
@@ -59,8 +61,7 @@ class CodesHeader:
     @property
     def payload_bits(self) -> int:
         """Bits of all codes, without header and padding to a byte."""
-        bits = bits_per_code(self.codebook_size)
-        return self.batch * self.frames * len(self.layers) * bits
+        return self.batch * self.frames * sum(map(bits_per_code, self.codebook_sizes))
 
     def check(self, codec: Codec) -> None:
         r"""Raise ``ValueError`` unless a codec can decode these codes."""
@@ -68,7 +69,7 @@ class CodesHeader:
             ("codec", self.codec, codec.name),
             ("sample_rate", self.sample_rate, codec.sample_rate),
             ("hop_length", self.hop_length, codec.hop_length),
-            ("codebook_size", self.codebook_size, codec.codebook_size),
+            ("codebook_sizes", self.codebook_sizes, _sizes(codec, self.layers)),
             ("checkpoint", self.fingerprint, codec.fingerprint),
         ):
             if got != expected:
@@ -89,20 +90,20 @@ def bits_per_code(codebook_size: int) -> int:
     return (codebook_size - 1).bit_length()
 
 
-def pack(codes: Tensor, bits: int) -> bytes:
-    r"""Pack codes (B, K, F) frame by frame, most significant bit first.
+def pack(codes: Tensor, bits: Sequence[int]) -> bytes:
+    r"""Pack codes (B, K, F) frame by frame, most significant bit first; ``bits`` of each row.
 
     Examples
     --------
-    >>> pack(torch.tensor([[[1, 2], [3, 0]]]), bits=2).hex()
+    >>> pack(torch.tensor([[[1, 2], [3, 0]]]), bits=[2, 2]).hex()
     '78'
     """
-    values = codes.permute(0, 2, 1).reshape(-1, 1).cpu().numpy().astype(np.uint32)
-    shifts = np.arange(bits - 1, -1, -1, dtype=np.uint32)
-    return np.packbits(((values >> shifts) & 1).astype(np.uint8)).tobytes()
+    rows, shifts = _digits(bits)
+    values = codes.permute(0, 2, 1).reshape(-1, codes.shape[1]).cpu().numpy()  # (B F, K)
+    return np.packbits(((values[:, rows] >> shifts) & 1).astype(np.uint8)).tobytes()
 
 
-def unpack(data: bytes, bits: int, batch: int, n_q: int, frames: int) -> Tensor:
+def unpack(data: bytes, bits: Sequence[int], batch: int, frames: int) -> Tensor:
     r"""Undo ``pack``.
 
     Parameters
@@ -110,9 +111,9 @@ def unpack(data: bytes, bits: int, batch: int, n_q: int, frames: int) -> Tensor:
     data
         What ``pack`` returned.
     bits
-        Bits of a code.
-    batch, n_q, frames
-        Sizes B, K, F.
+        Bits of a code of each of the K rows.
+    batch, frames
+        Sizes B, F.
 
     Returns
     -------
@@ -124,14 +125,28 @@ def unpack(data: bytes, bits: int, batch: int, n_q: int, frames: int) -> Tensor:
     ValueError
         If there are not exactly as many bytes as the sizes ask for.
     """
-    count = batch * n_q * frames
-    if len(data) != -(-count * bits // 8):
-        raise ValueError(f"payload: got {len(data)} bytes, expected {-(-count * bits // 8)}")
-    digits = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits)
-    weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.int64)
-    values = digits.reshape(count, bits) @ weights  # (B * F * K,)
-    codes = torch.from_numpy(values.astype(np.int64))
-    return codes.reshape(batch, frames, n_q).permute(0, 2, 1).contiguous()
+    rows, shifts = _digits(bits)
+    count = batch * frames * len(rows)
+    if len(data) != -(-count // 8):
+        raise ValueError(f"payload: got {len(data)} bytes, expected {-(-count // 8)}")
+    digits = np.unpackbits(np.frombuffer(data, np.uint8), count=count)
+    weights = np.zeros((len(rows), len(bits)), np.int64)  # (digits of a frame, K)
+    weights[np.arange(len(rows)), rows] = 1 << shifts
+    values = digits.reshape(batch * frames, len(rows)) @ weights  # (B F, K)
+    return torch.from_numpy(values).reshape(batch, frames, -1).permute(0, 2, 1).contiguous()
+
+
+def _digits(bits: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each binary digit of a frame, its row of codes and its place value's exponent."""
+    rows = np.repeat(np.arange(len(bits)), bits)
+    ends = np.cumsum(bits)[rows]
+    return rows, ends - 1 - np.arange(len(rows))
+
+
+def _sizes(codec: Codec, layers: Sequence[int]) -> tuple[int, ...]:
+    """Return the entries of some codebooks; none for a codebook that the codec does not have."""
+    known = codec.codebook_sizes
+    return tuple(known[layer] for layer in layers if layer < len(known))
 
 
 def write_codes(path: str | Path, codes: Codes, codec: Codec) -> CodesHeader:
@@ -173,14 +188,14 @@ def write_codes(path: str | Path, codes: Codes, codec: Codec) -> CodesHeader:
         fingerprint=codec.fingerprint,
         sample_rate=codec.sample_rate,
         hop_length=codec.hop_length,
-        codebook_size=codec.codebook_size,
+        codebook_sizes=_sizes(codec, codes.codebooks),
         layers=codes.codebooks,
         num_samples=codes.num_samples,
         batch=codes.codes.shape[0],
         frames=codes.codes.shape[-1],
     )
     text = json.dumps(asdict(header)).encode()
-    body = text + pack(codes.codes, bits_per_code(codec.codebook_size))
+    body = text + pack(codes.codes, [bits_per_code(size) for size in header.codebook_sizes])
     Path(path).write_bytes(PREFIX.pack(MAGIC, VERSION, len(text), zlib.crc32(body)) + body)
     return header
 
@@ -206,14 +221,17 @@ def read_codes(path: str | Path) -> tuple[Codes, CodesHeader]:
     if len(data) < PREFIX.size or not data.startswith(MAGIC):
         raise ValueError(f"{path}: got a file that does not start as codes do ({MAGIC!r})")
     _, version, length, checksum = PREFIX.unpack_from(data)
-    if version != VERSION:
-        raise ValueError(f"{path}: got format version {version}, expected {VERSION}")
+    if version not in (1, VERSION):
+        raise ValueError(f"{path}: got format version {version}, expected 1 or {VERSION}")
     body = data[PREFIX.size :]
     if zlib.crc32(body) != checksum:
         raise ValueError(f"{path}: got a wrong checksum; the file is cut short or damaged")
     values = json.loads(body[:length])
-    header = CodesHeader(**{**values, "layers": tuple(values["layers"])})
-    n_q, bits = len(header.layers), bits_per_code(header.codebook_size)
-    codes = unpack(body[length:], bits, header.batch, n_q, header.frames)
-    layers = None if header.layers == tuple(range(n_q)) else header.layers
+    if version == 1:
+        values["codebook_sizes"] = [values.pop("codebook_size")] * len(values["layers"])
+    sequences = {name: tuple(values[name]) for name in ("codebook_sizes", "layers")}
+    header = CodesHeader(**{**values, **sequences})
+    bits = [bits_per_code(size) for size in header.codebook_sizes]
+    codes = unpack(body[length:], bits, header.batch, header.frames)
+    layers = None if header.layers == tuple(range(codes.shape[1])) else header.layers
     return Codes(codes, header.num_samples, layers=layers), header

@@ -103,8 +103,8 @@ class Codec(nn.Module):
         Config by scale: ``smoke``, ``small``, ``paper``.
     sample_rate, hop_length, frame_rate
         Hz, samples per frame, frames per second.
-    num_quantizers, codebook_size
-        Codebooks built, entries of each.
+    num_quantizers, codebook_sizes, codebook_size
+        Codebooks K, entries N of each, the most entries of any; the quantizer's.
     card, fingerprint
         What a checkpoint says about itself, and which it is; empty for random weights.
     """
@@ -122,7 +122,6 @@ class Codec(nn.Module):
         self.config = config
         self.sample_rate, self.hop_length = config.sample_rate, config.hop_length
         self.frame_rate = self.sample_rate / self.hop_length
-        self.num_quantizers, self.codebook_size = config.num_quantizers, config.codebook_size
         self.card: dict[str, Any] = {}  # hub.load fills these two in
         self.fingerprint = ""
 
@@ -131,10 +130,31 @@ class Codec(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def bitrate(self, n_q: int | None = None) -> float:
-        r"""Return the bits per second of ``n_q`` codebooks.
+    @property
+    def num_quantizers(self) -> int:
+        """Codebooks K."""
+        return self.quantizer.num_quantizers
 
-        .. math:: R = \frac{f_s}{\mathrm{hop}}\, n_q \lceil \log_2 N \rceil
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Entries N of each codebook."""
+        return tuple(self.quantizer.codebook_sizes)
+
+    @property
+    def codebook_size(self) -> int:
+        """The most entries of any codebook."""
+        return max(self.codebook_sizes)
+
+    @property
+    def receptive_fields(self) -> tuple[int | None, int | None]:
+        """Frames on each side that a code and a sample depend on; None where without bound."""
+        fields = (getattr(part, "receptive_field", None) for part in (self.encoder, self.decoder))
+        return next(fields), next(fields)
+
+    def bitrate(self, n_q: int | None = None) -> float:
+        r"""Return the bits per second of the first ``n_q`` codebooks.
+
+        .. math:: R = \frac{f_s}{\mathrm{hop}} \sum_{k=1}^{n_q} \lceil \log_2 N_k \rceil
 
         Parameters
         ----------
@@ -152,8 +172,8 @@ class Codec(nn.Module):
         >>> codec_lib.build("speechtokenizer", "small").bitrate(8)
         4000.0
         """
-        bits = (self.codebook_size - 1).bit_length()
-        return self.frame_rate * self._check_n_q(n_q) * bits
+        sizes = self.codebook_sizes[: self._check_n_q(n_q)]
+        return self.frame_rate * sum((size - 1).bit_length() for size in sizes)
 
     @torch.no_grad()
     def encode(self, wav: Tensor, n_q: int | None = None, sample_rate: int | None = None) -> Codes:
@@ -229,7 +249,7 @@ class Codec(nn.Module):
             )
         codes = codes if layers is None else codes.select(layers)
         self.check_codes(codes)
-        return self.decoder(self.latent(codes))[..., : codes.num_samples]
+        return self.synthesize(self.latent(codes))[..., : codes.num_samples]
 
     def latent(self, codes: Codes) -> Tensor:
         r"""Look codes up: the quantized latent z_q, shape (B, D, F), a sum over codebooks."""
@@ -239,6 +259,10 @@ class Codec(nn.Module):
         rows = codes.codes.new_zeros(batch, max(codes.layers) + 1, frames)
         rows[:, list(codes.layers)] = codes.codes
         return self.quantizer.decode(rows, layers=list(codes.layers))
+
+    def synthesize(self, z_q: Tensor) -> Tensor:
+        """Turn a quantized latent (B, D, F) into a waveform (B, 1, F hop_length)."""
+        return self.decoder(z_q)
 
     def forward(self, wav: Tensor, n_q: int | None = None) -> CodecOutput:
         r"""Encode, quantize and decode with gradient; in training mode codebooks learn.
@@ -258,7 +282,7 @@ class Codec(nn.Module):
         self.check_wav(wav)
         z = self.encoder(wav)  # (B, D, F)
         quantized: QuantizerOutput = self.quantizer(z, n_q=n_q)
-        wav_hat = self.decoder(quantized.z_q)[..., : wav.shape[-1]]  # (B, 1, T)
+        wav_hat = self.synthesize(quantized.z_q)[..., : wav.shape[-1]]  # (B, 1, T)
         return CodecOutput(
             wav=wav_hat,
             codes=Codes(quantized.codes, wav.shape[-1]),
@@ -344,8 +368,12 @@ class Codec(nn.Module):
             )
         if not codes.codes.numel():
             raise ValueError(f"codes: got the empty shape {tuple(codes.codes.shape)}")
-        low, high = (int(value) for value in codes.codes.aminmax())
-        if low < 0 or high >= self.codebook_size:
-            raise ValueError(
-                f"codes: got indices from {low} to {high}, expected 0 to {self.codebook_size - 1}"
-            )
+        rows = codes.codes.transpose(0, 1).flatten(1).aminmax(dim=1)
+        ranges = zip(codes.codebooks, rows.min.tolist(), rows.max.tolist(), strict=True)
+        for codebook, low, high in ranges:
+            last = self.codebook_sizes[codebook] - 1
+            if low < 0 or high > last:
+                raise ValueError(
+                    f"codes: got indices from {low} to {high} for codebook {codebook}, expected "
+                    f"0 to {last}"
+                )

@@ -2,9 +2,9 @@ r"""Encode and decode audio of any length in bounded memory, by chunks with cont
 
 A chunk is run with as many frames before and after it as one output can depend on (the receptive
 field), and only its own frames are kept. Where the receptive field is finite (the spectral
-backbone, SEANet without LSTM) the codes equal those of the whole file. An LSTM remembers
-everything: there chunks differ from the whole near their borders, and ``exact=False`` must say that
-this is accepted.
+backbone, SEANet without LSTM) the codes equal those of the whole file. An LSTM remembers everything
+and attention hears everything: there chunks differ from the whole near their borders, and
+``exact=False`` must say that this is accepted.
 
 Notebook: 10_speechtokenizer. Leaves out: real-time streaming. Read next: ``bitstream.py``.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from codec_lib.blocks.conv import num_frames
 from codec_lib.codecs.base import Codec
@@ -32,7 +32,7 @@ def is_exact(codec: Codec) -> bool:
     >>> is_exact(build("speechtokenizer", "smoke"))
     True
     """
-    return None not in (_receptive_field(codec.encoder), _receptive_field(codec.decoder))
+    return None not in codec.receptive_fields
 
 
 def encode_blocks(
@@ -74,7 +74,7 @@ def encode_blocks(
     >>> encode_blocks(codec, [torch.zeros(1, 10000)] * 4, n_q=2).codes.shape
     torch.Size([1, 2, 125])
     """
-    context = _context(codec, codec.encoder, exact)
+    context = _context(codec, "encoder", exact)
     chunk = _chunk_frames(codec, chunk_seconds)
     kept, num_samples = [], 0
     for window, skip, keep, seen in _windows(blocks, codec.hop_length, chunk, context):
@@ -137,7 +137,7 @@ def decode_blocks(
     """
     hop, frames = codec.hop_length, codes.codes.shape[-1]
     codes = codes if layers is None else codes.select(layers)
-    context = _context(codec, codec.decoder, exact)
+    context = _context(codec, "decoder", exact)
     chunk = _chunk_frames(codec, chunk_seconds)
     return (
         _decode_window(codec, codes, first, min(first + chunk, frames), context)
@@ -195,20 +195,15 @@ def _decode_window(codec: Codec, codes: Codes, first: int, last: int, context: i
     return wav[..., : min(last * hop, codes.num_samples) - first * hop].cpu()
 
 
-def _receptive_field(module: nn.Module) -> int | None:
-    """Return the frames on each side that an output depends on; None where it is unbounded."""
-    return getattr(module, "receptive_field", None)
-
-
-def _context(codec: Codec, module: nn.Module, exact: bool) -> int:
-    """Return the frames of context, or raise where they cannot suffice."""
-    field = _receptive_field(module)
+def _context(codec: Codec, part: str, exact: bool) -> int:
+    """Return the frames of context of encoder or decoder, or raise where they cannot suffice."""
+    field = codec.receptive_fields[part == "decoder"]
     if field is not None:
         return field
     if exact:
         raise ValueError(
-            f"exact: got True, but the {type(module).__name__} of {codec.name} has an LSTM and "
-            "depends on the whole file; exact=False accepts codes that differ near chunk borders"
+            f"exact: got True, but the {part} of {codec.name} has an LSTM or attention and depends "
+            "on the whole file; exact=False accepts results that differ near chunk borders"
         )
     return round(LSTM_CONTEXT_SECONDS * codec.frame_rate)
 

@@ -87,6 +87,7 @@ class ResidualVectorQuantizer(nn.Module):
             raise ValueError(f"quantizer_dropout: got {quantizer_dropout}, expected 0 to 1")
         self.latent_dim, self.num_quantizers = latent_dim, num_quantizers
         self.codebook_size = codebook_size
+        self.codebook_sizes = (codebook_size,) * num_quantizers
         self.quantizer_dropout, self.as_published = quantizer_dropout, as_published
         self.layers = nn.ModuleList(
             VectorQuantizer(latent_dim, codebook_size, as_published=as_published, **vector_options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from pathlib import Path
 
 import pytest
@@ -25,17 +27,36 @@ def random_codes(codec, num_samples: int = 5000, batch: int = 2) -> Codes:
 
 
 @given(
-    size=st.integers(1, 5000),
-    shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 20)),
+    sizes=st.lists(st.integers(1, 70000), min_size=1, max_size=9),
+    batch=st.integers(1, 3),
+    frames=st.integers(1, 20),
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=60, deadline=None)
-def test_pack_round_trip(size: int, shape: tuple[int, int, int], seed: int) -> None:
-    codes = torch.randint(size, shape, generator=torch.Generator().manual_seed(seed))
-    bits = bits_per_code(size)
+def test_pack_round_trip(sizes: list[int], batch: int, frames: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randint(size, (batch, frames), generator=generator) for size in sizes]
+    codes = torch.stack(rows, dim=1)
+    bits = [bits_per_code(size) for size in sizes]
     data = pack(codes, bits)
-    assert len(data) == -(-codes.numel() * bits // 8)
-    assert torch.equal(unpack(data, bits, *shape), codes)
+    assert len(data) == -(-batch * frames * sum(bits) // 8)
+    assert torch.equal(unpack(data, bits, batch, frames), codes)
+
+
+def test_a_file_of_version_1_is_read(codec, tmp_path: Path) -> None:
+    """Its header has one size for all codebooks; the payload is the same."""
+    path = tmp_path / "a.codes"
+    codes = random_codes(codec).select([4, 1])
+    written = write_codes(path, codes, codec)
+    data = path.read_bytes()
+    length = PREFIX.unpack_from(data)[2]
+    values = json.loads(data[PREFIX.size : PREFIX.size + length])
+    assert values.pop("codebook_sizes") == [1000, 1000]
+    text = json.dumps({**values, "codebook_size": 1000}).encode()
+    body = text + data[PREFIX.size + length :]
+    path.write_bytes(PREFIX.pack(b"CLC", 1, len(text), zlib.crc32(body)) + body)
+    again, header = read_codes(path)
+    assert torch.equal(again.codes, codes.codes) and header == written
 
 
 def test_counted_bits_are_the_bitrate(codec, tmp_path: Path) -> None:
@@ -64,7 +85,7 @@ def test_header_says_which_codec(codec, tmp_path: Path) -> None:
     path = tmp_path / "a.codes"
     header = write_codes(path, random_codes(codec), codec)
     other = codec_lib.build("speechtokenizer", "smoke", codebook_size=512)
-    with pytest.raises(ValueError, match="codebook_size: got codes of 1000, expected 512"):
+    with pytest.raises(ValueError, match=r"codebook_sizes: got codes of \(1000, .*expected \(512"):
         header.check(other)
     trained = codec_lib.build("speechtokenizer", "smoke", codebook_size=1000)
     trained.fingerprint = "0123456789abcdef"
@@ -84,7 +105,7 @@ def test_damage_is_found(codec, tmp_path: Path) -> None:
         (data[:5], "does not start as codes do"),
         (b"RIFF" + data[4:], "does not start as codes do"),
         (b"", "does not start as codes do"),
-        (data[:3] + b"\x02" + data[4:], "version 2, expected 1"),
+        (data[:3] + b"\x03" + data[4:], "version 3, expected 1 or 2"),
     ):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=message):
@@ -92,7 +113,7 @@ def test_damage_is_found(codec, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a file of codes"):
         read_codes(tmp_path / "b.codes")
     with pytest.raises(ValueError, match="got 3 bytes, expected 2"):
-        unpack(b"abc", 4, 1, 1, 4)
+        unpack(b"abc", [4], 1, 4)
 
 
 def test_what_cannot_be_written(codec, tmp_path: Path) -> None:
