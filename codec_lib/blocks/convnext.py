@@ -3,7 +3,7 @@ r"""ConvNeXt blocks over frames: the body of the spectral backbone.
 [Liu 2022] in one dimension, as in Vocos [Siuzdak 2024]. Tensors are channels-last (B, F, D), so
 that linear layers need no transpose. Every normalisation is per frame, so an output depends on
 finitely many frames. Notebook: 05_encoders_and_decoders. Leaves out: global response normalisation,
-causal forms. Read next: ``blocks/stft.py``.
+causal forms. Read next: ``blocks/stft.py``, then ``blocks/vocos.py``.
 """
 
 from __future__ import annotations
@@ -46,6 +46,39 @@ class DepthwiseConv(nn.Module):
         return self.conv(image).squeeze(2).transpose(1, 2)  # (B, F, D)
 
 
+class AdaptiveLayerNorm(nn.Module):
+    r"""Layer norm with one pair of scale and shift for each of C conditions.
+
+    .. math:: y = s_c \odot \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + b_c
+
+    per frame; Vocos [Siuzdak 2024] learns one pair for each bit rate of EnCodec.
+
+    Parameters
+    ----------
+    num_conditions
+        Conditions C.
+    width
+        Channels D.
+
+    Examples
+    --------
+    >>> AdaptiveLayerNorm(4, 8)(torch.zeros(2, 5, 8), torch.tensor([0, 3])).shape
+    torch.Size([2, 5, 8])
+    """
+
+    def __init__(self, num_conditions: int, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Embedding(num_conditions, width)
+        self.shift = nn.Embedding(num_conditions, width)
+        nn.init.ones_(self.scale.weight)
+        nn.init.zeros_(self.shift.weight)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Map (B, F, D) to (B, F, D); ``condition`` is (B,) or (1,) int64."""
+        x = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+        return torch.addcmul(self.shift(condition)[:, None], x, self.scale(condition)[:, None])
+
+
 class ConvNeXtBlock(nn.Module):
     r"""Depthwise convolution, layer norm, two linear layers, scaled residual.
 
@@ -63,6 +96,10 @@ class ConvNeXtBlock(nn.Module):
         Taps of the depthwise convolution, odd, in frames.
     layer_scale
         Initial value of gamma; 1 / depth keeps a deep stack close to the identity at the start.
+    gelu
+        ``"tanh"``, cheaper on a CPU, or ``"none"``, the exact form that published weights know.
+    num_conditions
+        Above 0, an ``AdaptiveLayerNorm`` takes the place of the layer norm.
 
     Examples
     --------
@@ -71,19 +108,33 @@ class ConvNeXtBlock(nn.Module):
     """
 
     def __init__(
-        self, width: int, expansion: int = 3, kernel_size: int = 7, layer_scale: float = 0.25
+        self,
+        width: int,
+        expansion: int = 3,
+        kernel_size: int = 7,
+        layer_scale: float = 0.25,
+        gelu: str = "tanh",
+        num_conditions: int = 0,
     ) -> None:
         super().__init__()
+        self.gelu = gelu
         self.depthwise = DepthwiseConv(width, kernel_size)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = frame_norm(width, num_conditions)
         self.expand = nn.Linear(width, expansion * width)
         self.reduce = nn.Linear(expansion * width, width)
         self.gamma = nn.Parameter(torch.full((width,), layer_scale))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, F, D) to (B, F, D)."""
-        hidden = F.gelu(self.expand(self.norm(self.depthwise(x))), approximate="tanh")
-        return torch.addcmul(x, self.gamma, self.reduce(hidden))
+    def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
+        """Map (B, F, D) to (B, F, D); with conditions, pass theirs, (B,) or (1,) int64."""
+        hidden = self.expand(self.norm(self.depthwise(x), *condition))
+        return torch.addcmul(x, self.gamma, self.reduce(F.gelu(hidden, approximate=self.gelu)))
+
+
+def frame_norm(width: int, num_conditions: int = 0) -> nn.Module:
+    """Return a layer norm over the channels of a frame, adaptive where there are conditions."""
+    if num_conditions:
+        return AdaptiveLayerNorm(num_conditions, width)
+    return nn.LayerNorm(width, eps=1e-6)
 
 
 class ConvNeXtStack(nn.Module):

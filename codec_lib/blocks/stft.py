@@ -90,6 +90,9 @@ class InverseSTFT(nn.Module):
         Transform and Hann window length, samples, a multiple of ``step``.
     step
         Samples between frames.
+    padding
+        ``"same"``, or ``"center"``: trim n_fft / 2 on each side, so that frame f is centred on
+        sample f * step and F frames give (F - 1) * step samples (``torch.istft``).
 
     Examples
     --------
@@ -97,14 +100,16 @@ class InverseSTFT(nn.Module):
     torch.Size([2, 1600])
     """
 
-    def __init__(self, n_fft: int, step: int) -> None:
+    def __init__(self, n_fft: int, step: int, padding: str = "same") -> None:
         super().__init__()
+        if padding not in ("same", "center"):
+            raise ValueError(f"padding: got {padding!r}, expected 'same' or 'center'")
         if n_fft % step or (n_fft - step) % 2 or n_fft < 2 * step:
             raise ValueError(
                 f"n_fft: got {n_fft} with a step of {step}, expected a multiple of the step, at "
                 "least twice it, with n_fft - step even; hint: 4 * step"
             )
-        self.n_fft, self.step = n_fft, step
+        self.n_fft, self.step, self.padding = n_fft, step, padding
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
@@ -117,13 +122,13 @@ class InverseSTFT(nn.Module):
         return torch.stack(padded).sum(0).flatten(1)
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        """Map complex (B, F, n_fft / 2 + 1) to (B, F * step)."""
+        """Map complex (B, F, n_fft / 2 + 1) to (B, F * step), or (F - 1) * step if centred."""
         num_frames = spectrum.shape[1]
         frames = torch.fft.irfft(spectrum, n=self.n_fft, dim=-1) * self.window  # (B, F, n_fft)
         squares = (self.window**2).expand(1, num_frames, -1)
         envelope = self._overlap_add(squares)
-        side = (self.n_fft - self.step) // 2
-        inner = slice(side, side + num_frames * self.step)
+        side = (self.n_fft - (self.step if self.padding == "same" else 0)) // 2
+        inner = slice(side, envelope.shape[1] - side)
         return self._overlap_add(frames)[:, inner] / envelope[:, inner]
 
 
