@@ -34,6 +34,12 @@ FORMS: dict[str, tuple[Score, Score, Score]] = {
     ),
 }
 REDUCTIONS = {"hinge": "mean", "least_squares": "sum"}  # over K, as published
+# Feature matching: over the L maps of a critic, over the K critics, and a factor.
+FEATURE_FORMS = {
+    "relative": ("mean", "mean", 1.0),  # Eq. (6)
+    "absolute": ("sum", "sum", 2.0),  # the official code
+    "averaged": ("sum", "mean", 1.0),  # Vocos and its descendants
+}
 
 
 def _form(form: str, reduction: str | None) -> tuple[tuple[Score, Score, Score], str]:
@@ -166,14 +172,15 @@ def feature_matching_loss(
 
     [SpeechTokenizer], Eq. (6), with the numerator as a mean too, so that the ratio has no unit
     (``"relative"``); the official code has :math:`2 \sum_k \sum_l \mathrm{mean} |D_k^l(x) -
-    D_k^l(\hat x)|` (``"absolute"``).
+    D_k^l(\hat x)|` (``"absolute"``); Vocos and WavTokenizer take half of it as a mean over the
+    critics (``"averaged"``).
 
     Parameters
     ----------
     real, fake
         Outputs on original and reconstruction; the original's maps are taken as constants.
     form
-        ``"relative"`` or ``"absolute"``.
+        ``"relative"``, ``"absolute"`` or ``"averaged"``.
 
     Returns
     -------
@@ -197,8 +204,9 @@ def feature_matching_loss(
     >>> [feature_matching_loss(real, fake, form).item() for form in ("relative", "absolute")]
     [0.25, 2.0]
     """
-    if form not in ("relative", "absolute"):
-        raise ValueError(f"form: got {form!r}, expected 'relative' or 'absolute'")
+    if form not in FEATURE_FORMS:
+        raise ValueError(f"form: got {form!r}, expected one of {list(FEATURE_FORMS)}")
+    over_maps, over_critics, factor = FEATURE_FORMS[form]
     _check_outputs(real, fake)
     _check_features(real, fake)
     scales = iter(_magnitudes(real)) if form == "relative" else repeat(1.0)
@@ -208,10 +216,8 @@ def feature_matching_loss(
             (a.detach().float() - b.float()).abs().mean() / next(scales)
             for a, b in zip(r.features, f.features, strict=True)
         ]
-        per_critic.append(_reduce(distances, "mean" if form == "relative" else "sum"))
-    if form == "absolute":
-        return 2 * _reduce(per_critic, "sum")  # the factor of the official code
-    return _reduce(per_critic, "mean")  # Eq. (6)
+        per_critic.append(_reduce(distances, over_maps))
+    return factor * _reduce(per_critic, over_critics)  # Eq. (6)
 
 
 @torch.no_grad()

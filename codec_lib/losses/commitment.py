@@ -7,12 +7,14 @@ out: which side gets the gradient (the quantizer's business). Read next: ``objec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from codec_lib.shapes import check_shape
 
 
-def reduce_layers(values: Tensor, reduction: str = "sum") -> Tensor:
+def reduce_layers(values: Tensor, reduction: str = "sum", weights: Sequence[float] = ()) -> Tensor:
     r"""Reduce per-quantizer losses to one number.
 
     .. math:: L_w = \sum_{i=1}^{N_q} \|z_i - z_{q_i}\|_2^2
@@ -26,6 +28,8 @@ def reduce_layers(values: Tensor, reduction: str = "sum") -> Tensor:
         Eq. (7) over D.
     reduction
         ``"sum"`` or ``"mean"`` over the K quantizers in use.
+    weights
+        Weight of each quantizer; empty for 1.
 
     Returns
     -------
@@ -35,7 +39,7 @@ def reduce_layers(values: Tensor, reduction: str = "sum") -> Tensor:
     Raises
     ------
     ValueError
-        If the shape or the name is wrong.
+        If the shape or the name is wrong, or there are not K weights.
 
     Examples
     --------
@@ -47,4 +51,11 @@ def reduce_layers(values: Tensor, reduction: str = "sum") -> Tensor:
     check_shape(values, "K", name="values")
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction: got {reduction!r}, expected 'sum' or 'mean'")
+    if weights:
+        if len(weights) != len(values):
+            raise ValueError(
+                f"layer weights: got {list(weights)} for {len(values)} quantizers, expected one "
+                "each; hint: recipe_overrides={'layer_weights': [...]}"
+            )
+        values = values * values.new_tensor(weights)
     return values.sum() if reduction == "sum" else values.mean()

@@ -2,7 +2,8 @@ r"""Mel spectrograms for losses: scales, named recipes, and the transform with c
 
 Source: [SpeechTokenizer], §3.3, Eq. (4), and the official code. Notebook:
 ``06_losses_and_discriminators``. Conventions: Hann window, magnitude (power 1), reflection padding
-by (n_fft - hop_length) / 2, so that T samples give T / hop_length frames. Left out: distances
+by (n_fft - hop_length) / 2, so that T samples give T / hop_length frames (published recipes that
+centre their frames do so here). Left out: distances
 (``losses/reconstruction.py``) and figures (``plotting.py``). Read next: ``reconstruction.py``.
 """
 
@@ -15,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
+
+COMPRESSIONS = ("linear", "log", "log10")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,12 @@ class MelRecipe:
         ``"mean_square"`` or ``"norm"`` (Euclidean norm per clip, over the root of the element
         count, averaged over clips).
     l1_compression, l2_compression
-        ``"linear"`` or ``"log"`` (natural, clamped at 1e-5): what the L1 and the L2 compare.
+        ``"linear"``, ``"log"`` (natural) or ``"log10"``: what the L1 and the L2 compare.
+    floor
+        Magnitudes are clamped here before a logarithm; far below audible.
+    centred
+        True pads by n_fft / 2, so that frames are centred on whole hops and T samples give
+        T / hop_length + 1 of them; False pads by (n_fft - hop_length) / 2.
     normalized
         True divides the spectrum by the window's L2 norm, so that levels agree between windows.
     mel_scale, mel_norm
@@ -68,6 +76,8 @@ class MelRecipe:
     l2_form: str = "mean_square"
     l1_compression: str = "log"
     l2_compression: str = "log"
+    floor: float = 1e-5
+    centred: bool = False
     normalized: bool = False
     mel_scale: str = "htk"
     mel_norm: str | None = "slaney"
@@ -77,8 +87,8 @@ class MelRecipe:
     def __post_init__(self) -> None:
         allowed = {
             "l2_form": ("mean_square", "norm"),
-            "l1_compression": ("linear", "log"),
-            "l2_compression": ("linear", "log"),
+            "l1_compression": COMPRESSIONS,
+            "l2_compression": COMPRESSIONS,
         }
         for name, options in allowed.items():
             if getattr(self, name) not in options:
@@ -115,6 +125,15 @@ MEL_RECIPES: dict[str, MelRecipe] = {
         ),
         mel_scale="slaney",
     ),
+    # DAC's and BigCodec's: windows 2^5 ... 2^11, hop a quarter, 5 ... 320 bins, L1 of log10.
+    "dac": MelRecipe(
+        scales=tuple(MelScale(2**i, 2**i // 4, 5 * 2 ** (i - 5)) for i in range(5, 12)),
+        l1_compression="log10",
+        centred=True,
+        mel_scale="slaney",
+    ),
+    # Vocos's and WavTokenizer's single scale, to which the weight 45 belongs.
+    "vocos": MelRecipe(scales=(MelScale(1024, 256, 100),), floor=1e-7, centred=True, mel_norm=None),
 }
 
 
@@ -124,7 +143,7 @@ def mel_recipe(which: str | MelRecipe, **changes: object) -> MelRecipe:
     Parameters
     ----------
     which
-        ``"paper"``, ``"official"``, ``"small"``, or a recipe.
+        ``"paper"``, ``"official"``, ``"small"``, ``"dac"``, ``"vocos"``, or a recipe.
     **changes
         Fields of ``MelRecipe``.
 
@@ -181,8 +200,8 @@ def mel_filters(scale: MelScale, recipe: MelRecipe, sample_rate: int) -> Tensor:
 class MelSpectrogram(nn.Module):
     r"""Magnitude mel spectrogram with T / hop_length frames (for whole hops).
 
-    The clip is padded by reflection with (n_fft - hop_length) / 2 samples on each side, frames are
-    not centred further. Computed in float32 also under autocast. Filters and window are buffers
+    The clip is padded by reflection with (n_fft - hop_length) / 2 samples on each side (n_fft / 2
+    in a centred recipe). Computed in float32 also under autocast. Filters and window are buffers
     that no checkpoint stores.
     """
 
@@ -194,6 +213,8 @@ class MelSpectrogram(nn.Module):
         if scale.hop_length > scale.n_fft:
             raise ValueError(f"hop_length: got {scale.hop_length}, expected at most {scale.n_fft}")
         self.scale = scale
+        # both sides together; an odd one is longer on the right
+        self.padding = scale.n_fft if recipe.centred else scale.n_fft - scale.hop_length
         window = torch.hann_window(scale.n_fft)
         # the norm moves into the filters: |X| / norm @ filters = |X| @ (filters / norm)
         norm = window.square().sum().sqrt() if recipe.normalized else torch.ones(())
@@ -209,9 +230,9 @@ class MelSpectrogram(nn.Module):
     def forward(self, wav: Tensor) -> Tensor:
         r"""Return the mel magnitudes of (B, 1, T), shape (B, F, M)."""
         n_fft, hop = self.scale.n_fft, self.scale.hop_length
-        pad = (n_fft - hop) // 2
+        left = self.padding // 2
         with torch.autocast(wav.device.type, enabled=False):
-            padded = F.pad(wav.float(), (pad, n_fft - hop - pad), mode="reflect").squeeze(1)
+            padded = F.pad(wav.float(), (left, self.padding - left), mode="reflect").squeeze(1)
             spectrum = torch.stft(
                 padded, n_fft, hop, window=self.window, center=False, return_complex=True
             )

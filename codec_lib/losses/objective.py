@@ -1,8 +1,9 @@
 r"""The generator's objective: named terms, a recipe's weights, one sum.
 
-Source: [SpeechTokenizer], Eq. (8), and the official code's weights. Notebook:
-``06_losses_and_discriminators``. Left out: schedules and warm-up (``training/steps.py`` passes no
-discriminator outputs until the critics are on). Read next: ``training/steps.py``.
+Source: [SpeechTokenizer], Eq. (8), and the official code's weights; [SACodec], Eq. (5); BigCodec's
+code. Notebook: ``06_losses_and_discriminators``. Left out: schedules and warm-up
+(``training/steps.py`` passes no discriminator outputs until the critics are on). Read next:
+``training/steps.py``.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ class Recipe:
     adversarial_form
         ``"hinge"`` (averaged over critics) or ``"least_squares"`` (summed).
     feature_form
-        ``"relative"`` (averaged) or ``"absolute"`` (summed, twice).
-    layer_reduction
-        ``"sum"`` or ``"mean"`` over quantizers of the commitment and codebook losses.
+        ``"relative"`` (averaged), ``"absolute"`` (summed, twice) or ``"averaged"``.
+    layer_reduction, layer_weights
+        ``"sum"`` or ``"mean"`` over quantizers of the commitment and codebook losses; weight of
+        each quantizer within them, empty for 1.
     distill_axis, distill_centred
         See ``distillation_loss``.
     """
@@ -53,6 +55,7 @@ class Recipe:
     adversarial_form: str = "hinge"
     feature_form: str = "relative"
     layer_reduction: str = "sum"
+    layer_weights: tuple[float, ...] = ()
     distill_axis: str = "d"
     distill_centred: bool = False
 
@@ -121,7 +124,54 @@ RECIPES: dict[str, Recipe] = {
         mel="small",
         layer_reduction="mean",
     ),
+    # SACodec, Eq. (5): 45, 1, 1, 25, 5. Mel, hinge and averaging are WavTokenizer's, whose 45 it
+    # cites; the pair 0.25 and 1 within 25 and 5 is SimVQ's. The card has the unknowns.
+    "sacodec": Recipe(
+        name="sacodec",
+        weights={
+            "recon_loss/wave": 0.0,
+            "recon_loss/mel": 45.0,
+            "adv_loss": 1.0,
+            "feat_loss": 1.0,
+            "commitment_loss": 0.25,
+            "codebook_loss": 1.0,
+        },
+        mel="vocos",
+        feature_form="averaged",
+        layer_weights=(25.0, 5.0),
+    ),
+    # BigCodec's released code; DS-Codec does not print its own. The form of feature matching has a
+    # factor 2, so 0.5 is weight 1.
+    "bigcodec": Recipe(
+        name="bigcodec",
+        weights={
+            "recon_loss/wave": 0.0,
+            "recon_loss/mel": 15.0,
+            "adv_loss": 1.0,
+            "feat_loss": 0.5,
+            "commitment_loss": 0.25,
+            "codebook_loss": 1.0,
+        },
+        mel="dac",
+        adversarial_form="least_squares",
+        feature_form="absolute",
+    ),
 }
+RECIPES["ds_codec"] = replace(RECIPES["bigcodec"], name="ds_codec")
+# For the spectral backbone without critics: four mel scales and the waveform, on which its phase
+# depends, as in "small"; the quantizer's terms keep their published ratio to the mel term (45 times
+# one scale, or 15 times seven of log10, is 11.25 or 11.4 times the sum of four).
+RECIPES["sacodec_small"] = replace(
+    RECIPES["small"],
+    name="sacodec_small",
+    layer_reduction="sum",
+    layer_weights=(25 / 11.25, 5 / 11.25),
+)
+RECIPES["ds_codec_small"] = replace(
+    RECIPES["small"],
+    name="ds_codec_small",
+    weights={**RECIPES["small"].weights, "commitment_loss": 0.25 / 11.4, "codebook_loss": 1 / 11.4},
+)
 
 
 def recipe(which: str | Recipe, **changes: Any) -> Recipe:
@@ -130,8 +180,9 @@ def recipe(which: str | Recipe, **changes: Any) -> Recipe:
     Parameters
     ----------
     which
-        ``"paper"`` (Eqs. (2) to (8)), ``"official"`` (the released code), ``"small"`` (a CPU), or a
-        recipe.
+        ``"paper"`` (Eqs. (2) to (8)), ``"official"`` (the released code), ``"small"`` (a CPU);
+        ``"sacodec"``, ``"bigcodec"``, ``"ds_codec"``, ``"sacodec_small"``, ``"ds_codec_small"``; or
+        a recipe.
     **changes
         Fields of ``Recipe``; ``weights`` is merged into the recipe's own.
 
@@ -261,9 +312,8 @@ class GeneratorObjective(nn.Module):
         for name, values in out.losses.items():
             if self.recipe.weight(name):
                 reduce = name in PER_LAYER
-                terms[name] = (
-                    reduce_layers(values, self.recipe.layer_reduction) if reduce else values
-                )
+                form = (self.recipe.layer_reduction, self.recipe.layer_weights)
+                terms[name] = reduce_layers(values, *form) if reduce else values
         if (disc_outputs_real is None) != (disc_outputs_fake is None):
             raise ValueError("disc_outputs: got one of real and fake, expected both or none")
         if disc_outputs_real is not None and disc_outputs_fake is not None:

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from codec_lib.losses.mel import MelRecipe, MelSpectrogram, mel_recipe
 from codec_lib.shapes import check_shape
 
-FLOOR = 1e-5  # of a mel magnitude: the official code's clamp, far below audible
-
 
 def waveform_loss(wav_hat: Tensor, wav: Tensor) -> Tensor:
     r"""Mean absolute error of the waveform, the time-domain term.
@@ -70,7 +68,7 @@ class MultiScaleMelLoss(nn.Module):
     ----------
     recipe
         ``"paper"`` (Eq. (4)), ``"official"`` (the released code: 80 bins, L1 of logarithms, four
-        scales weighted 45, 1, 1, 1), ``"small"``, or a ``MelRecipe``.
+        scales weighted 45, 1, 1, 1), ``"small"``, ``"dac"``, ``"vocos"``, or a ``MelRecipe``.
     sample_rate
         Hz.
 
@@ -96,7 +94,7 @@ class MultiScaleMelLoss(nn.Module):
             MelSpectrogram(scale, self.recipe, sample_rate) for scale in self.recipe.scales
         )
         # reflection needs more samples than it adds
-        self.min_samples = max((s.n_fft - s.hop_length + 1) // 2 + 1 for s in self.recipe.scales)
+        self.min_samples = max((t.padding + 1) // 2 + 1 for t in self.transforms)
         self.min_samples = max(self.min_samples, *(s.hop_length for s in self.recipe.scales))
 
     def mels(self, wav: Tensor) -> list[Tensor]:
@@ -129,13 +127,13 @@ class MultiScaleMelLoss(nn.Module):
 
     def distance(self, mel_hat: Tensor, mel: Tensor) -> Tensor:
         """Return the distance of two mel magnitude spectrograms (B, F, M)."""
-        recipe = self.recipe
+        recipe, pair = self.recipe, (mel_hat, mel)
         total = mel.new_zeros(())
         if recipe.l1:
-            first, second = _compress(mel_hat, mel, recipe.l1_compression)
+            first, second = (_compress(x, recipe.l1_compression, recipe.floor) for x in pair)
             total = total + recipe.l1 * (first - second).abs().mean()
         if recipe.l2:
-            first, second = _compress(mel_hat, mel, recipe.l2_compression)
+            first, second = (_compress(x, recipe.l2_compression, recipe.floor) for x in pair)
             total = total + recipe.l2 * _l2(first - second, recipe.l2_form)
         return total
 
@@ -167,11 +165,11 @@ class MultiScaleMelLoss(nn.Module):
         return torch.stack(weighted).sum()  # Eq. (4)
 
 
-def _compress(mel_hat: Tensor, mel: Tensor, compression: str) -> tuple[Tensor, Tensor]:
-    """Return both spectrograms as they are or as clamped natural logarithms."""
+def _compress(mel: Tensor, compression: str, floor: float) -> Tensor:
+    """Return a mel spectrogram as it is or as the logarithm of what lies above the floor."""
     if compression == "linear":
-        return mel_hat, mel
-    return mel_hat.clamp_min(FLOOR).log(), mel.clamp_min(FLOOR).log()
+        return mel
+    return mel.clamp_min(floor).log10() if compression == "log10" else mel.clamp_min(floor).log()
 
 
 def _l2(difference: Tensor, form: str) -> Tensor:

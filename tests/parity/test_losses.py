@@ -112,3 +112,29 @@ def test_adversarial_losses_are_equations_5_and_6_in_loops():
     )
     assert feature_matching_loss(real, fake).item() == pytest.approx(relative, rel=1e-5)
     assert feature_matching_loss(real, fake, "absolute").item() == pytest.approx(absolute, rel=1e-5)
+
+
+def test_vocos_mel_loss_is_that_of_the_package():
+    from vocos.loss import MelSpecReconstructionLoss
+
+    wav, wav_hat = clips(7200)
+    published = MelSpecReconstructionLoss(sample_rate=24000)(wav_hat, wav)
+    assert MultiScaleMelLoss("vocos", 24000)(wav_hat, wav).item() == pytest.approx(
+        published.item(), rel=1e-5
+    )
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filterbank")
+def test_dac_mel_loss_restated_with_torchaudio():
+    wav, wav_hat = clips()
+    expected = 0.0
+    for n_fft, n_mels in zip(
+        (32, 64, 128, 256, 512, 1024, 2048), (5, 10, 20, 40, 80, 160, 320), strict=True
+    ):
+        mel = torchaudio.transforms.MelSpectrogram(
+            RATE, n_fft, hop_length=n_fft // 4, n_mels=n_mels, power=1.0, mel_scale="slaney",
+            norm="slaney",
+        )  # fmt: skip
+        logs = [mel(each).clamp_min(1e-5).log10() for each in (wav, wav_hat)]
+        expected += (logs[0] - logs[1]).abs().mean().item()
+    assert MultiScaleMelLoss("dac", RATE)(wav_hat, wav).item() == pytest.approx(expected, rel=1e-4)

@@ -153,3 +153,41 @@ def test_a_codec_loss_of_its_own_is_added_as_it_is(out, wav):
     out.losses["entropy_loss"] = torch.tensor(2.0)
     result = GeneratorObjective("small", weights={"entropy_loss": 0.5})(out, wav)
     assert result.weighted["entropy_loss"].item() == 1.0
+
+
+def test_sacodec_weighs_each_quantizer_by_equation_5(out, wav):
+    out.losses = {
+        "commitment_loss": torch.tensor([0.4, 0.8]),
+        "codebook_loss": torch.tensor([0.3, 0.2]),
+    }
+    result = GeneratorObjective("sacodec", sample_rate=24000)(out, wav)
+    first, second = 25 * (0.25 * 0.4 + 0.3), 5 * (0.25 * 0.8 + 0.2)
+    mel = 45 * result.terms["recon_loss/mel"].item()
+    assert result.total.item() == pytest.approx(mel + first + second, rel=1e-5)
+    small = GeneratorObjective("sacodec_small", sample_rate=24000)(out, wav)
+    quantizers = small.weighted["commitment_loss"] + small.weighted["codebook_loss"]
+    assert quantizers.item() == pytest.approx((first + second) / 11.25, rel=1e-5)
+    out.losses["codebook_loss"] = torch.ones(1)  # an ablation has one quantizer
+    with pytest.raises(ValueError, match=r"got \[25.0, 5.0\] for 1 quantizers"):
+        GeneratorObjective("sacodec")(out, wav)
+    alone = recipe("sacodec", layer_weights=(5.0,), weights={"commitment_loss": 0.0})
+    assert GeneratorObjective(alone)(out, wav).terms["codebook_loss"].item() == 5.0
+
+
+def test_bigcodec_sums_its_critics_and_counts_feature_distances_once(out, wav):
+    disc = build_discriminators("smoke")
+    real, fake = disc(wav), disc(out.wav)
+    result = GeneratorObjective("ds_codec")(out, wav, real, fake)
+    distance = sum(
+        (a - b).abs().mean()
+        for r, f in zip(real, fake, strict=True)
+        for a, b in zip(r.features, f.features, strict=True)
+    )
+    assert result.weighted["feat_loss"].item() == pytest.approx(distance.item(), rel=1e-4)
+    averaged = feature_matching_loss(real, fake, "averaged")
+    assert averaged.item() == pytest.approx(distance.item() / len(real), rel=1e-4)
+    squares = sum((1 - f.logits).square().mean() for f in fake)
+    assert result.weighted["adv_loss"].item() == pytest.approx(squares.item(), rel=1e-4)
+    assert result.weighted["recon_loss/mel"].item() == pytest.approx(
+        15 * result.terms["recon_loss/mel"].item()
+    )

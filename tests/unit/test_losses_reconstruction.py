@@ -118,7 +118,7 @@ def test_a_tone_peaks_in_the_bin_that_holds_its_frequency():
     assert centre == pytest.approx(1000, abs=60)
 
 
-@pytest.mark.parametrize("recipe", ["paper", "official", "small"])
+@pytest.mark.parametrize("recipe", ["paper", "official", "small", "dac", "vocos"])
 def test_loss_is_zero_for_equal_clips_and_scales_are_summed(recipe):
     loss = MultiScaleMelLoss(recipe, RATE)
     wav, other = noise(), noise(seed=1)
@@ -134,7 +134,7 @@ def test_given_targets_replace_the_original():
     assert torch.equal(loss(other, wav, targets=loss.mels(wav)), loss(other, wav))
 
 
-@pytest.mark.parametrize("recipe", ["paper", "official", "small"])
+@pytest.mark.parametrize("recipe", ["paper", "official", "small", "dac", "vocos"])
 def test_gradient_is_finite_on_silence_and_reaches_only_the_reconstruction(recipe):
     wav_hat = torch.zeros(1, 1, 3200, requires_grad=True)
     wav = noise(batch=1).requires_grad_()
@@ -164,7 +164,7 @@ def test_filters_are_buffers_that_no_checkpoint_stores():
     assert loss.mels(noise())[0].dtype == torch.float32
 
 
-@pytest.mark.parametrize("recipe", ["paper", "official", "small"])
+@pytest.mark.parametrize("recipe", ["paper", "official", "small", "dac", "vocos"])
 def test_short_clips_name_the_window(recipe):
     loss = MultiScaleMelLoss(recipe, RATE)
     with pytest.raises(ValueError, match=f"window of {loss.recipe.scales[0].n_fft}|window of 2048"):
