@@ -8,6 +8,8 @@ Read next: ``ranks.py``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,18 +37,25 @@ def from_rows(rows: Tensor, batch: int, frames: int) -> Tensor:
     return rows.view(batch, frames, rows.shape[1]).transpose(1, 2)
 
 
-def check_codes(codes: Tensor, codebook_size: int) -> None:
-    """Raise TypeError unless codes are int64, ValueError unless all lie in [0, N)."""
+def check_codes(codes: Tensor, codebook_sizes: int | Sequence[int]) -> None:
+    r"""Raise TypeError unless codes are int64, ValueError unless all lie in [0, N).
+
+    ``codebook_sizes`` is N, or one N for each of the K rows of codes (B, K, F).
+    """
     if codes.dtype != torch.int64:
         raise TypeError(f"codes: got dtype {codes.dtype}, expected torch.int64")
     if codes.numel() == 0:
         return
-    low, high = (int(bound) for bound in codes.aminmax())
-    if low < 0 or high >= codebook_size:
-        raise ValueError(
-            f"codes: got values from {low} to {high}, expected 0 to {codebook_size - 1}. "
-            "Codes of another codec, or padding?"
-        )
+    one_size = isinstance(codebook_sizes, int) or len(set(codebook_sizes)) == 1
+    rows = [codes] if one_size else codes.unbind(1)
+    sizes = [codebook_sizes] if isinstance(codebook_sizes, int) else codebook_sizes
+    for row, size in zip(rows, sizes, strict=False):
+        low, high = (int(bound) for bound in row.aminmax())
+        if low < 0 or high >= size:
+            raise ValueError(
+                f"codes: got values from {low} to {high}, expected 0 to {size - 1}. "
+                "Codes of another codec, or padding?"
+            )
 
 
 def check_sizes(**sizes: int) -> None:

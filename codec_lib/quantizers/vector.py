@@ -10,28 +10,18 @@ Read next: ``residual.py``.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
+from codec_lib.quantizers.bottleneck import Bottleneck, QuantizedRows
 from codec_lib.quantizers.codebook import LearntCodebook
 from codec_lib.quantizers.gradients import ESTIMATORS
-from codec_lib.quantizers.rows import check_choice, check_codes, check_sizes, from_rows, to_rows
-from codec_lib.shapes import QuantizerOutput, check_shape
+from codec_lib.quantizers.rows import check_choice, check_sizes
 
 
-class QuantizedRows(NamedTuple):
-    """One quantizer's result for V rows; what ``ResidualVectorQuantizer`` works with."""
-
-    codes: Tensor  # (V,) int64
-    entries: Tensor  # (V, d): the chosen entries, without gradient
-    z_q: Tensor  # (V, D): their contribution, with gradient to the encoder by the estimator
-    commitment: Tensor  # (V,): squared error per row, a mean over d, with gradient to the encoder
-    codebook: Tensor | None  # (V,): the same with gradient to the codebook (update="gradient")
-
-
-class VectorQuantizer(LearntCodebook):
+class VectorQuantizer(LearntCodebook, Bottleneck):
     r"""Replace every latent vector by the nearest of N learnt entries.
 
     .. math:: q(z) = e_c, \quad c = \arg\min_i \|z - e_i\|^2
@@ -54,6 +44,8 @@ class VectorQuantizer(LearntCodebook):
         that ``codebook_loss`` moves.
     estimator
         ``"straight_through"`` or ``"rotation"`` (see ``gradients.py``).
+    weight_norm
+        True weight-normalises the two projections (DAC, BigCodec).
     decay
         Share of the old average kept in a step, in [0, 1).
     epsilon
@@ -92,6 +84,7 @@ class VectorQuantizer(LearntCodebook):
 
     Examples
     --------
+    >>> import torch
     >>> quantizer = VectorQuantizer(latent_dim=8, codebook_size=16)
     >>> out = quantizer(torch.randn(2, 8, 50))
     >>> out.z_q.shape, out.codes.shape, sorted(out.losses)
@@ -105,16 +98,20 @@ class VectorQuantizer(LearntCodebook):
         codebook_dim: int | None = None,
         update: str = "ema",
         estimator: str = "straight_through",
+        weight_norm: bool = False,
         **codebook_options: Any,
     ) -> None:
         codebook_dim = latent_dim if codebook_dim is None else codebook_dim
         check_sizes(latent_dim=latent_dim)
         check_choice("estimator", estimator, tuple(ESTIMATORS))
         super().__init__(codebook_size, codebook_dim, update, **codebook_options)
-        self.latent_dim, self.estimator = latent_dim, estimator
-        projected = self.is_factorised
-        self.in_proj = nn.Linear(latent_dim, codebook_dim) if projected else nn.Identity()
-        self.out_proj = nn.Linear(codebook_dim, latent_dim) if projected else nn.Identity()
+        self.latent_dim, self.codebook_sizes = latent_dim, (codebook_size,)
+        self.estimator = estimator
+        self.in_proj, self.out_proj = nn.Identity(), nn.Identity()
+        if self.is_factorised:
+            norm = parametrizations.weight_norm if weight_norm else nn.Identity()
+            self.in_proj = norm(nn.Linear(latent_dim, codebook_dim))
+            self.out_proj = norm(nn.Linear(codebook_dim, latent_dim))
 
     @property
     def is_factorised(self) -> bool:
@@ -129,69 +126,19 @@ class VectorQuantizer(LearntCodebook):
             f"estimator={self.estimator!r}, as_published={self.as_published}"
         )
 
-    def forward(self, z: Tensor) -> QuantizerOutput:
-        r"""Quantize a latent; in training mode the codebook learns from it too.
+    def search_rows(self, rows: Tensor, k: int = 0) -> Tensor:
+        """Return the codes (V,), int64, of rows (V, D)."""
+        return self.search(self.in_proj(rows))
 
-        Parameters
-        ----------
-        z
-            Latent, shape (B, D, F).
-
-        Returns
-        -------
-        QuantizerOutput
-            ``z_q`` (B, D, F) in the dtype of ``z``, ``codes`` (B, 1, F), losses of shape (1,), and
-            ``layers = [z_q]``.
-
-        Raises
-        ------
-        ValueError
-            If the shape is not (B, D, F) or there is no frame.
-        """
-        check_shape(z, "B D F", name="z", D=self.latent_dim)
-        batch, _, frames = z.shape
-        with torch.autocast(z.device.type, enabled=False):
-            out = self.quantize_rows(to_rows(z))
-        z_q = from_rows(out.z_q, batch, frames).to(z.dtype)
-        losses = {"commitment_loss": out.commitment.mean().reshape(1)}
-        if out.codebook is not None:
-            losses["codebook_loss"] = out.codebook.mean().reshape(1)
-        return QuantizerOutput(z_q, out.codes.view(batch, 1, frames), losses, [z_q])
-
-    @torch.no_grad()
-    def encode(self, z: Tensor) -> Tensor:
-        """Return the codes (B, F), int64, of a latent (B, D, F); changes nothing."""
-        check_shape(z, "B D F", name="z", D=self.latent_dim)
-        with torch.autocast(z.device.type, enabled=False):
-            codes = self.search(self.in_proj(to_rows(z)))  # (B F,)
-        return codes.view(z.shape[0], z.shape[2])
-
-    def decode(self, codes: Tensor) -> Tensor:
-        r"""Return the latent (B, D, F), float32, that codes (B, F) stand for.
-
-        Raises
-        ------
-        TypeError
-            If the codes are not int64.
-        ValueError
-            If a code lies outside [0, N) or the shape is not (B, F).
-        """
-        check_shape(codes, "B F", name="codes")
-        check_codes(codes, self.codebook_size)
-        with torch.autocast(codes.device.type, enabled=False):
-            return self.contribution(codes).transpose(1, 2)
-
-    def contribution(self, codes: Tensor) -> Tensor:
+    def contribution(self, codes: Tensor, k: int = 0) -> Tensor:
         """Return what unchecked codes (...) add to the latent, shape (..., D), float32."""
         return self.out_proj(self.codebook[codes].float())
 
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:
         r"""Quantize rows (V, D) in float32; the step behind ``forward``.
 
-        In training mode the codebook starts and learns here. Raises ValueError without rows.
+        In training mode the codebook starts and learns here.
         """
-        if rows.shape[0] == 0:
-            raise ValueError("z: got no frames, expected at least one")
         projected = self.in_proj(rows)  # (V, d)
         self.start(projected.detach())
         codes = self.search(projected)  # (V,)

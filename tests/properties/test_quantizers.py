@@ -77,7 +77,7 @@ def test_every_entry_encodes_to_its_own_index(dim, size, seed, gradient):
     quantizer = VectorQuantizer(dim, size, update="gradient" if gradient else "ema").eval()
     with torch.no_grad():  # float32 scores tell entries apart that differ by 1e-3 of their length
         quantizer.codebook[:, 0] += 3 * torch.arange(size) * (-1) ** torch.arange(size)
-    codes = torch.randperm(size).unsqueeze(0)
+    codes = torch.randperm(size).view(1, 1, size)
     vectors = quantizer.decode(codes)
     far_apart = torch.cdist(quantizer.codebook.detach(), quantizer.codebook.detach())
     far_apart.fill_diagonal_(1)

@@ -28,7 +28,7 @@ def test_output_shapes_types_and_values():
     out = quantizer(latent())
     assert out.z_q.shape == (4, 6, 50) and out.codes.shape == (4, 1, 50)
     assert out.codes.dtype == torch.int64 and out.losses["commitment_loss"].shape == (1,)
-    assert torch.equal(out.z_q, quantizer.decode(out.codes[:, 0]))
+    assert torch.equal(out.z_q, quantizer.decode(out.codes))
     assert len(out.layers) == 1 and torch.equal(out.layers[0], out.z_q)
 
 
@@ -299,9 +299,9 @@ def test_wrong_inputs():
     with pytest.raises(ValueError, match="no frames"):
         quantizer(torch.zeros(2, 6, 0))
     with pytest.raises(ValueError, match="from 0 to 16, expected 0 to 15"):
-        quantizer.decode(torch.tensor([[0, 16]]))
+        quantizer.decode(torch.tensor([[[0, 16]]]))
     with pytest.raises(TypeError, match="int64"):
-        quantizer.decode(torch.zeros(1, 2, dtype=torch.int32))
+        quantizer.decode(torch.zeros(1, 1, 2, dtype=torch.int32))
 
 
 def test_printed_form_and_base():
