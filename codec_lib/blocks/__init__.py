@@ -1,5 +1,5 @@
 r"""Layers with exact length arithmetic, from which every encoder and decoder is assembled.
 
-Read in this order: ``activations``, ``conv``, ``recurrent``, ``tiling``, ``seanet``, ``frozen``,
-``convnext``, ``stft``, ``spectral``.
+Read in this order: ``conv``, ``antialias``, ``activations``, ``recurrent``, ``seanet``, ``tiling``,
+``frozen``, ``stft``, ``convnext``, ``spectral``, ``vocos``, ``bigcodec``, ``transformer``.
 """

@@ -1,14 +1,15 @@
-r"""Activations by name: ELU, Snake, and the usual ones.
+r"""Activations by name: ELU, Snake, anti-aliased SnakeBeta, and the usual ones.
 
-Snake [Ziyin 2020] is periodic, which suits waveforms; SpeechTokenizer's second checkpoint uses it.
-Notebook: 05_encoders_and_decoders. Leaves out: the logarithmic alpha of BigVGAN. Read next:
-``blocks/conv.py``.
+Snake [Ziyin 2020] is periodic, which suits waveforms; DAC and SpeechTokenizer's second checkpoint
+use it. Notebook: 05_encoders_and_decoders. Read next: ``blocks/conv.py``.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from codec_lib.blocks.antialias import AntiAliasedSnakeBeta
 
 ALPHA_EPSILON = 1e-9  # keeps 1 / alpha finite; the published value
 
@@ -46,9 +47,10 @@ def activation(name: str, channels: int) -> nn.Module:
     Parameters
     ----------
     name
-        ``"elu"`` (alpha 1), ``"snake"``, ``"relu"``, ``"gelu"`` or ``"leaky_relu"`` (slope 0.1).
+        ``"elu"`` (alpha 1), ``"snake"``, ``"snake_beta"`` (anti-aliased), ``"relu"``, ``"gelu"``
+        or ``"leaky_relu"`` (slope 0.1).
     channels
-        Channels C of its input; only Snake needs them.
+        Channels C of its input; only the Snakes need them.
 
     Raises
     ------
@@ -60,14 +62,14 @@ def activation(name: str, channels: int) -> nn.Module:
     >>> activation("elu", 4)
     ELU(alpha=1.0)
     """
-    if name == "snake":
-        return Snake(channels)
     known = {
+        "snake": lambda: Snake(channels),
+        "snake_beta": lambda: AntiAliasedSnakeBeta(channels),
         "elu": nn.ELU,
         "relu": nn.ReLU,
         "gelu": nn.GELU,
         "leaky_relu": lambda: nn.LeakyReLU(0.1),
     }
     if name not in known:
-        raise ValueError(f"activation: got {name!r}, expected one of {sorted([*known, 'snake'])}")
+        raise ValueError(f"activation: got {name!r}, expected one of {sorted(known)}")
     return known[name]()

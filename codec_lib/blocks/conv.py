@@ -190,6 +190,8 @@ class ConvTranspose1d(nn.Module):
         True makes an output sample independent of later input frames.
     norm
         ``"weight_norm"`` or ``"none"``.
+    lossless
+        False cuts the odd sample on both sides, so that one is lost (DAC's released code).
 
     Raises
     ------
@@ -211,6 +213,7 @@ class ConvTranspose1d(nn.Module):
         stride: int = 1,
         causal: bool = False,
         norm: str = "weight_norm",
+        lossless: bool = True,
     ) -> None:
         super().__init__()
         surplus = kernel_size - stride
@@ -220,7 +223,7 @@ class ConvTranspose1d(nn.Module):
                 "as long as the stride (the output would have holes)"
             )
         self.left = 0 if causal else math.ceil(surplus / 2)
-        self.right = surplus - self.left
+        self.right = surplus - self.left if lossless else self.left
         layer = nn.ConvTranspose1d(in_channels, out_channels, kernel_size, stride)
         self.conv = apply_norm(layer, norm)
 

@@ -6,13 +6,17 @@ same network. Notebook: 05_encoders_and_decoders. Read next: ``codecs/speechtoke
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
+from codec_lib.blocks.bigcodec import BigCodecDecoder, BigCodecEncoder
 from codec_lib.blocks.seanet import SEANetDecoder, SEANetEncoder
 from codec_lib.blocks.spectral import SpectralDecoder, SpectralEncoder
+from codec_lib.blocks.vocos import VocosDecoder
 from codec_lib.codecs.base import CodecConfig
 
-BACKBONES = ("seanet", "spectral")
+VOCOS_WIDTH = 768  # of WavTokenizer's and SACodec's decoder
 
 
 def build_backbone(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
@@ -21,7 +25,7 @@ def build_backbone(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
     Parameters
     ----------
     config
-        Its ``backbone`` is ``"seanet"`` or ``"spectral"``.
+        Its ``backbone`` is ``"seanet"``, ``"spectral"``, ``"bigcodec"`` or ``"vocos"``.
 
     Raises
     ------
@@ -34,25 +38,21 @@ def build_backbone(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
     >>> encoder.hop_length
     320
     """
-    if config.backbone == "seanet":
-        return _seanet(config)
-    if config.backbone == "spectral":
-        return _spectral(config)
-    raise ValueError(f"backbone: got {config.backbone!r}, expected one of {BACKBONES}")
+    if config.backbone not in BACKBONES:
+        raise ValueError(f"backbone: got {config.backbone!r}, expected one of {sorted(BACKBONES)}")
+    return BACKBONES[config.backbone](config)
 
 
 def _seanet(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
     """Build SEANet; only the encoder's LSTM can be bidirectional."""
-    shared = {
-        "latent_dim": config.latent_dim,
-        "width": config.width,
-        "strides": config.strides,
-        "lstm_layers": config.lstm_layers,
-        "activation": config.activation,
-        "causal": config.causal,
-        "norm": config.norm,
-    }
+    shared = _seanet_options(config)
     return SEANetEncoder(**shared, bidirectional=config.bidirectional), SEANetDecoder(**shared)
+
+
+def _seanet_options(config: CodecConfig) -> dict[str, Any]:
+    """Return what SEANet's encoder and decoder have in common."""
+    names = ("latent_dim", "width", "strides", "lstm_layers", "activation", "causal", "norm")
+    return {name: getattr(config, name) for name in names}
 
 
 def _spectral(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
@@ -80,3 +80,32 @@ def _spectral(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
         **shared,
     )
     return encoder, decoder
+
+
+def _bigcodec(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
+    """Build BigCodec's network; with Snake and no LSTM it is DAC's."""
+    names = ("latent_dim", "strides", "lstm_layers", "activation", "norm")
+    shared = {name: getattr(config, name) for name in names}
+    decoder_width = config.decoder_width or config.width
+    return (
+        BigCodecEncoder(width=config.width, **shared),
+        BigCodecDecoder(width=decoder_width, **shared),
+    )
+
+
+def _vocos(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
+    """Build SEANet's encoder and a Vocos decoder: WavTokenizer, SACodec."""
+    encoder = SEANetEncoder(**_seanet_options(config), bidirectional=config.bidirectional)
+    decoder = VocosDecoder(
+        hop_length=config.hop_length,
+        latent_dim=config.latent_dim,
+        width=config.decoder_width or VOCOS_WIDTH,
+        depth=config.decoder_depth,
+        expansion=config.expansion,
+        n_fft=config.decoder_n_fft,
+        pos_net=config.pos_net,
+    )
+    return encoder, decoder
+
+
+BACKBONES = {"bigcodec": _bigcodec, "seanet": _seanet, "spectral": _spectral, "vocos": _vocos}

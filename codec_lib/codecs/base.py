@@ -35,9 +35,10 @@ class CodecConfig:
     strides
         Decoder order; their product is ``hop_length`` (also for the spectral backbone).
     backbone
-        ``"spectral"`` or ``"seanet"``.
-    width
-        Channels: of all blocks (spectral), of the first convolution (seanet).
+        ``"spectral"``, ``"seanet"``, ``"bigcodec"``, or ``"vocos"`` (SEANet's encoder and Vocos).
+    width, decoder_width
+        Channels: of all blocks (spectral), of the encoder's first convolution (the others); of the
+        decoder's last (bigcodec; None: ``width``) or of all its blocks (vocos; None: 768).
     latent_dim, num_quantizers, codebook_size, codebook_dim
         Latent width D, codebooks, entries N of each, their width (None: D).
     encoder_depth, decoder_depth, expansion, kernel_size
@@ -45,9 +46,11 @@ class CodecConfig:
     n_fft, num_mels, encoder_subframes
         Spectral: log-mel frames.
     decoder_n_fft, decoder_subframes, head
-        Spectral: inverse STFT; None is 4 hops (of a subframe).
+        Spectral: inverse STFT; None is 4 hops (of a subframe). Vocos: the first of them.
+    pos_net
+        Vocos: True puts residual convolutions and attention before the blocks.
     lstm_layers, bidirectional, activation, causal, norm
-        SEANet.
+        SEANet; BigCodec, without the second and fourth.
     quantizer
         Further arguments of the quantizer, e.g. ``{"decay": 0.9, "as_published": True}``.
     """
@@ -56,6 +59,7 @@ class CodecConfig:
     strides: tuple[int, ...] = (8, 5, 4, 2)
     backbone: str = "spectral"
     width: int = 192
+    decoder_width: int | None = None
     latent_dim: int = 64
     num_quantizers: int = 8
     codebook_size: int = 1024
@@ -70,6 +74,7 @@ class CodecConfig:
     decoder_n_fft: int | None = None
     decoder_subframes: int = 1
     head: str = "magnitude_phase"
+    pos_net: bool = True
     lstm_layers: int = 2
     bidirectional: bool = True
     activation: str = "elu"
@@ -81,6 +86,10 @@ class CodecConfig:
     def hop_length(self) -> int:
         """Samples per frame."""
         return math.prod(self.strides)
+
+    def without_files(self) -> CodecConfig:
+        """Return the config for weights that are loaded next: building it reads no file."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON stores them."""
