@@ -58,7 +58,9 @@ Count = Annotated[int | None, typer.Option()]
 def train_command(
     codec: Annotated[str, typer.Argument(help="Codec by registry name, e.g. speechtokenizer.")],
     scale: Annotated[str | None, typer.Option(help="smoke, small or paper.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Start from these values.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Start from these; the codec's if not.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of training options.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpora, joined by commas.")] = None,
     valid_corpus: Annotated[str | None, typer.Option(help="Held-out corpora.")] = None,
@@ -85,7 +87,7 @@ def train_command(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run there.")] = False,
 ) -> None:
-    """Train a codec; the same command again goes on where it was interrupted."""
+    """Train a codec, in stages where its preset has them; the same command again goes on."""
     flags = {
         key: value
         for key, value in locals().items()
@@ -93,11 +95,13 @@ def train_command(
     }
     from codec_lib.training.config import load_config, read_mapping
     from codec_lib.training.loop import train as run
+    from codec_lib.training.presets import preset_for
 
     in_file = read_mapping(config) if config else {}
-    preset = preset or scale or in_file.get("scale") or "small"
+    name = preset or scale or in_file.get("scale") or "small"
+    preset = preset or preset_for(codec, name)
     if "out_dir" not in in_file:
-        flags["out_dir"] = f"runs/{codec}-{preset}"
+        flags["out_dir"] = f"runs/{codec}-{name}"
     if out is not None:
         flags["out_dir"] = str(out)
     if teacher is not None and distill is None and in_file.get("distill", "none") == "none":

@@ -49,6 +49,11 @@ def latest_checkpoint(run_dir: str | Path) -> Path | None:
     return (list_checkpoints(run_dir) or [None])[-1]
 
 
+def step_of(checkpoint: Path) -> int:
+    """Return the number of steps that were taken before a checkpoint was written."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
 def temporary_path(run_dir: str | Path, step: int) -> Path:
     """Return the folder in which the checkpoint after ``step`` steps is written."""
     final = checkpoint_path(run_dir, step)

@@ -4,8 +4,8 @@ A run is described by data, not by code: a preset gives the starting point, a YA
 ``--set key=value`` change it, and what results is written next to the run's checkpoints, so that a
 run can be repeated and resumed. Unknown names are errors, with the nearest known one as a hint.
 
-Presets follow SpeechTokenizer (3 s crops, Adam with betas 0.9 and 0.99, 1e-4, cosine to 0) at
-``paper`` scale; ``small`` is the recipe for the spectral backbone on two CPU cores.
+A run in stages is described by one config too: each stage is a name and the fields it changes, and
+``stage_runs`` turns it into as many ordinary runs, each of which starts from the one before.
 
 Notebook 06 shows a run. Left out: sweeps and conditional values; a shell loop over ``--set`` does.
 
@@ -14,16 +14,17 @@ Read next: ``steps.py``.
 
 from __future__ import annotations
 
-import difflib
 import typing
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from codec_lib.training.presets import PRESETS
+from codec_lib.training.stages import change_stage, known, merged, stage_runs
+
 PRECISIONS = ("32-true", "bf16-mixed")
-MAPPINGS = ("overrides", "weights", "recipe_overrides", "critic_overrides")
 DISTILLATIONS = ("none", "continuous", "pseudo_label")
 
 # What may differ between a run and its continuation: none of it changes the value of a step that
@@ -46,6 +47,13 @@ class TrainConfig:
         Registry name, scale and changed fields of the codec's own config.
     init_from
         A run folder, a ``.safetensors`` file or a shipped name whose weights start this run.
+    freeze
+        Parts of the codec that stay as they are, e.g. ``("encoder", "quantizer")``: eval mode, no
+        gradient, compared bit for bit before every checkpoint.
+    stages
+        Empty for an ordinary run. Else mappings, each with a ``name`` and the fields it changes;
+        a stage starts from the averaged weights at the end of the one before, with new critics and
+        optimisers (``stage_runs``).
     compile
         True compiles encoder, decoder and critics (minutes at the start; worth it on a GPU).
     corpus, valid_corpus
@@ -105,6 +113,8 @@ class TrainConfig:
     scale: str = "small"
     overrides: dict[str, Any] = field(default_factory=dict)
     init_from: str | None = None
+    freeze: tuple[str, ...] = ()
+    stages: tuple[dict, ...] = ()
     compile: bool = False
     # data
     corpus: str = "synthetic"
@@ -158,6 +168,7 @@ class TrainConfig:
         for name, kind in typing.get_type_hints(type(self)).items():
             object.__setattr__(self, name, _coerce(name, kind, getattr(self, name)))
         _check_ranges(self)
+        stage_runs(self)
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -190,7 +201,7 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     try:
         if origin is tuple and not isinstance(value, (str, dict)):
-            return tuple(parts[0](item) for item in value)
+            return tuple(parts[0](item) for item in value)  # e.g. float("1e-4")
         if kind is float and not isinstance(value, bool):
             return float(value)
         if kind is int and not isinstance(value, bool) and float(value).is_integer():
@@ -202,30 +213,6 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
         if isinstance(value, plain) and not (isinstance(value, bool) and kind is not bool):
             return value
     raise ValueError(f"{name}: got {value!r}, expected {getattr(kind, '__name__', kind)}")
-
-
-_GPU = dict(segment_seconds=3.0, batch_size=24, lr=1e-4, critic_lr=1e-4, final_lr_fraction=0.0)
-PRESETS: dict[str, dict[str, Any]] = {
-    # A test's size: seconds on one core.
-    "smoke": dict(
-        scale="smoke", segment_seconds=0.5, batch_size=4, steps=20, corpus="synthetic/small",
-        valid_crops=2, valid_seconds=1.0, warmup_steps=2, out_dir="runs/smoke",
-    ),
-    # The spectral backbone on two CPU cores.
-    # The encoder moves fast at first; codebooks that look back 100 steps (decay 0.99) lose it and
-    # collapse to 3 % usage within 80 steps, those that look back 20 stay above 90 %.
-    "small": dict(
-        scale="small", steps=6000, lr=1.5e-3, warmup_steps=100, cache_audio=True,
-        overrides={"quantizer": {"decay": 0.95}}, out_dir="runs/small",
-    ),
-    # The published architecture on GPUs: 3 s crops, all three critics from the first step.
-    "paper": dict(
-        **_GPU, scale="paper", recipe="paper", critics="paper", steps=400_000, warmup_steps=0,
-        clip_norm=0.0, precision="bf16-mixed", num_workers=8, valid_every=5000, audio_every=10_000,
-        checkpoint_every=2500, valid_crops=64, valid_seconds=4.0, out_dir="runs/paper",
-    ),
-}  # fmt: skip
-PRESETS["official"] = {**PRESETS["paper"], "recipe": "official", "out_dir": "runs/official"}
 
 
 def load_config(
@@ -242,7 +229,8 @@ def load_config(
     file
         YAML or JSON mapping of field to value.
     changes
-        Field to value; ``"weights.adv_loss"`` and ``"overrides.width"`` reach into a mapping.
+        Field to value; ``"weights.adv_loss"`` and ``"overrides.width"`` reach into a mapping,
+        ``"stages.decoder.steps"`` into a stage. Mappings are merged, also the inner ones.
 
     Returns
     -------
@@ -258,30 +246,23 @@ def load_config(
     >>> load_config("smoke", changes={"lr": "1e-3", "weights.adv_loss": 5}).weights
     {'adv_loss': 5}
     """
-    values = dict(PRESETS[_known(preset, PRESETS, "preset")]) if preset else {}
-    if file is not None:
-        for key, value in read_mapping(file).items():
-            is_inner = key in MAPPINGS and isinstance(value, dict)
-            values[key] = {**values.get(key, {}), **value} if is_inner else value
-    for key, value in (changes or {}).items():
-        name, _, inner = key.partition(".")
-        if inner and name in MAPPINGS:
-            value, key = {**values.get(name, {}), inner: value}, name
-        values[key] = value
+    values = dict(PRESETS[known(preset, PRESETS, "preset")]) if preset else {}
+    for source in (read_mapping(file) if file is not None else {}, changes or {}):
+        for key, value in source.items():
+            name, _, inner = key.partition(".")
+            if name == "stages" and inner:
+                values[name] = change_stage(values.get(name, ()), inner, value)
+            else:
+                values = merged(values, {key: value})
     names = [spec.name for spec in fields(TrainConfig)]
     for key in values:
-        _known(key, names, "training option")
-    return TrainConfig(**values)
-
-
-def _known(name: str, choices: typing.Iterable[str], what: str) -> str:
-    """Return a name that is among the choices, or raise with the nearest ones."""
-    choices = list(choices)
-    if name in choices:
-        return name
-    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(choices)}"
-    raise ValueError(f"unknown {what} {name!r}; {hint}")
+        known(key, names, "training option")
+    config = TrainConfig(**values)
+    for key in changes or {}:
+        if config.stages and all(key in stage for stage in config.stages):
+            hint = f"hint: stages.{config.stages[0]['name']}.{key}, or stages=[] for one stage"
+            raise ValueError(f"{key}: every stage sets its own, so this changes nothing; {hint}")
+    return config
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -322,3 +303,12 @@ def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]
     return {
         name: pair for name, pair in pairs.items() if pair[0] != pair[1] and name not in MAY_CHANGE
     }
+
+
+def last_stage(folder: str | Path) -> Path:
+    r"""Return the folder whose weights a run's folder stands for: its last stage's, or itself."""
+    written = Path(folder) / "config.yml"
+    if not written.exists():
+        return Path(folder)
+    config = replace(load_config(None, written), out_dir=str(folder))  # it may have been moved
+    return Path(stage_runs(config)[-1].out_dir)

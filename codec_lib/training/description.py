@@ -17,6 +17,7 @@ from codec_lib.codecs.registry import codec_class
 from codec_lib.training.checkpoints import latest_checkpoint
 from codec_lib.training.config import read_mapping
 from codec_lib.training.logs import read_csv
+from codec_lib.training.stages import stage_folder
 
 
 def describe_anything(name: str | None = None) -> dict[str, Any]:
@@ -76,15 +77,22 @@ def _sizes(codec: Codec, what: str) -> dict[str, Any]:
 
 
 def _describe_run(folder: Path) -> dict[str, Any]:
-    """Describe a run by its config, last checkpoint and last metrics."""
+    """Describe a run by its config, last checkpoint and metrics; with stages, the newest one."""
     config = read_mapping(folder / "config.yml")
-    last = latest_checkpoint(folder)
-    rows = read_csv(folder / "metrics.csv")
+    newest, stages = folder, {}
+    for place in [folder / stage_folder(*pair) for pair in enumerate(config.get("stages") or ())]:
+        last = latest_checkpoint(place)
+        stages[f"stage {place.name}"] = last.name if last else "not begun"
+        if last:
+            newest, config = place, read_mapping(place / "config.yml")
+    last = latest_checkpoint(newest)
+    rows = read_csv(newest / "metrics.csv")
     shown = {key: value for key, value in (rows[-1] if rows else {}).items() if value}
     validated = [row for row in rows if row.get("valid/mel_distance")]
     best = min(validated, key=lambda row: float(row["valid/mel_distance"]), default={})
     wanted = "codec scale corpus recipe teacher critics steps".split()
     return {
+        **stages,
         **{key: config.get(key) for key in wanted},
         "checkpoint": last.name if last else "none",
         **{key: value for key, value in shown.items() if key.startswith("train/")},

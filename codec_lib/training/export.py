@@ -12,7 +12,8 @@ from typing import Any
 
 from codec_lib import hub, paths
 from codec_lib.codecs.base import Codec
-from codec_lib.training.config import read_mapping
+from codec_lib.training.config import last_stage, read_mapping
+from codec_lib.training.stages import FINAL
 
 LIMIT_MB = 6.0  # a shipped checkpoint's size; they lie in the repository
 
@@ -42,7 +43,7 @@ def export_run(run: Path, name: str, licence: str, final: bool = False) -> tuple
     Parameters
     ----------
     run
-        Folder of a run, or one of its weight files.
+        Folder of a run, or one of its weight files; of a run in stages, the last stage counts.
     name
         What ``codec_lib.load`` will know it by.
     licence
@@ -60,12 +61,12 @@ def export_run(run: Path, name: str, licence: str, final: bool = False) -> tuple
     ValueError
         If the run has no weights yet, or the file would be larger than 6 MB.
     """
-    source = run / ("final.safetensors" if final else "best.safetensors") if run.is_dir() else run
+    source = last_stage(run) / (FINAL if final else "best.safetensors") if run.is_dir() else run
     codec = hub.load(source, fold=False)
     megabytes = 2e-6 * sum(value.numel() for value in codec.state_dict().values())
     if megabytes > 2 * LIMIT_MB:  # statistics are left out, so judge the file below
         raise ValueError(f"export: {source} would take {megabytes:.0f} MB, at most {LIMIT_MB} ship")
-    written = source.with_name("config.yml")
+    written = (run if run.is_dir() else source.parent) / "config.yml"
     settings: dict[str, Any] = read_mapping(written) if written.exists() else {}
     metadata = {**codec.card, "licence": licence, "training": settings}
     target = paths.checkpoints_root() / f"{name}.safetensors"
@@ -83,6 +84,9 @@ def export_run(run: Path, name: str, licence: str, final: bool = False) -> tuple
 def _card(name: str, codec: Codec, settings: dict[str, Any], licence: str, file: Path) -> str:
     """Fill in what is known about a checkpoint."""
     keys = "corpus batch_size segment_seconds recipe seed teacher critics".split()
+    stages, steps = settings.get("stages") or [], str(codec.card.get("steps", "unknown"))
+    before = [f"{stage.get('steps', settings['steps'])} ({stage['name']})" for stage in stages[:-1]]
+    steps = " + ".join([*before, f"{steps} ({stages[-1]['name']})" if stages else steps])
     known = {key: settings.get(key) or "none" for key in keys}
     metrics = {k.removeprefix("valid/"): v for k, v in codec.card.items() if k.startswith("valid/")}
     known["seed"] = settings.get("seed", "unknown")
@@ -96,7 +100,7 @@ def _card(name: str, codec: Codec, settings: dict[str, Any], licence: str, file:
         num_quantizers=codec.num_quantizers,
         codebook_size=codec.codebook_size,
         kbits=codec.bitrate() / 1000,
-        steps=codec.card.get("steps", "unknown"),
+        steps=steps,
         metrics=", ".join(f"{key} {value:.3f}" for key, value in metrics.items()) or "unknown",
         licence=licence,
         file=file.name,

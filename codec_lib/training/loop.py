@@ -2,7 +2,8 @@ r"""The training loop: build, resume, step, log, validate, save.
 
 ``train(config)`` is the whole of it. Lightning Fabric decides devices, precision and processes, so
 the same loop runs on a laptop, one GPU or several machines. A run lives in one folder; calling
-``train`` again with the same config and folder goes on where its last checkpoint stands.
+``train`` again with the same config and folder goes on where its last checkpoint stands. A run in
+stages is as many runs in folders of their own, one after the other.
 
 Notebook 06 trains with it. Left out: gradient accumulation, sharded models.
 
@@ -15,18 +16,29 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+import codec_lib
 from codec_lib import hub
+from codec_lib.losses.objective import recipe
 from codec_lib.training import checkpoints
-from codec_lib.training.config import TrainConfig, differences, load_config, write_config
+from codec_lib.training.config import (
+    TrainConfig,
+    differences,
+    load_config,
+    read_mapping,
+    write_config,
+)
+from codec_lib.training.freezing import FrozenParts
 from codec_lib.training.launch import make_fabric
 from codec_lib.training.logs import ProgressLine, RunLog
 from codec_lib.training.run import Run
 from codec_lib.training.schedule import lr_fraction, set_lr
+from codec_lib.training.stages import FINAL, stage_folder, stage_runs
 from codec_lib.training.steps import (
     NonFiniteLoss,
     codec_forward,
@@ -37,7 +49,7 @@ from codec_lib.training.validation import validate
 
 SHOWN = ("train/loss", "train/recon_loss/mel", "train/distill_loss", "train/disc_loss")
 OWN = ("checkpoints", "tensorboard", "metrics.csv", "config.yml", "best.safetensors")
-OWN += ("final.safetensors",)
+OWN += (FINAL,)
 
 
 def train(config: TrainConfig, fresh: bool = False) -> Path:
@@ -55,7 +67,8 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
     Path
         The run's folder: ``config.yml``, ``metrics.csv``, ``tensorboard/``, ``checkpoints/``,
         ``best.safetensors`` (best averaged weights by held-out mel distance) and, once the last
-        step is done, ``final.safetensors``; ``codec_lib.load`` reads both.
+        step is done, ``final.safetensors``; ``codec_lib.load`` reads both. With stages it holds
+        ``config.yml`` and such a folder for each stage.
 
     Raises
     ------
@@ -63,32 +76,75 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
         If the folder holds a run with another config, or something that is not a run.
     NonFiniteLoss
         If a loss becomes NaN or infinite; the last checkpoint stays.
+    FrozenPartChanged
+        If a part named in ``freeze`` is not what it was; nothing is written.
 
     Examples
     --------
     >>> train(load_config("smoke", changes={"steps": 2}))  # doctest: +SKIP
     PosixPath('runs/smoke')
     """
-    fabric = make_fabric(config)
-    run_dir = Path(config.out_dir)
+    fabric, run_dir = make_fabric(config), Path(config.out_dir)
     check_folder(config, run_dir, fresh)
-    fabric.seed_everything(config.seed, verbose=False)
-    run = Run(config, fabric)
-    if fabric.is_global_zero:  # only now: a mistake in the config must not cost an earlier run
-        _open_folder(config, run_dir, fresh)
-    fabric.barrier()
-    last = checkpoints.latest_checkpoint(run_dir)
+    runs = stage_runs(config)
+    if config.stages:
+        _check_stages(runs, fresh)
+        runs = tuple(one for one in runs if fresh or not is_finished(one))
+    stop = _StopRequest(config.time_limit_minutes)
+    for one in runs:
+        fabric.seed_everything(one.seed, verbose=False)
+        run = Run(one, fabric)
+        if fabric.is_global_zero:  # only now: a mistake in the config must not cost an earlier run
+            _open_folder(config, run_dir, fresh)
+            if config.stages:
+                _open_folder(one, Path(one.out_dir))
+                print(f"stage {Path(one.out_dir).name} of {len(config.stages)}", flush=True)
+        fresh = False
+        fabric.barrier()
+        _go_on(run, Path(one.out_dir), stop)
+        fabric.barrier()  # the next stage reads what process 0 has written
+        if stop.agreed:
+            break
+    return run_dir
+
+
+def _go_on(run: Run, run_dir: Path, stop: _StopRequest) -> None:
+    """Take an ordinary run, or a stage, from its last checkpoint to its end."""
+    fabric, last = run.fabric, checkpoints.latest_checkpoint(run_dir)
     if last is not None:
         run.restore(last)
     run.open_data()
     log = _open_log(run, run_dir) if fabric.is_global_zero else None
     try:
-        with _StopRequest(config.time_limit_minutes) as stop:
+        with stop:
             _loop(run, run_dir, log, stop)
     finally:
         if log is not None:
             log.close()
-    return run_dir
+
+
+def is_finished(config: TrainConfig) -> bool:
+    """Return whether an ordinary run has taken its last step and written its weights."""
+    last = checkpoints.latest_checkpoint(config.out_dir)
+    is_written = (Path(config.out_dir) / FINAL).exists()
+    return is_written and last is not None and checkpoints.step_of(last) >= config.steps
+
+
+def _check_stages(runs: tuple[TrainConfig, ...], fresh: bool) -> None:
+    """Raise ValueError for what would only show when a later stage begins, perhaps in days."""
+    for index, one in enumerate(runs):
+        FrozenParts(codec_lib.build(one.codec, one.scale, **one.overrides), one.freeze)
+        recipe(one.recipe, weights=one.weights, **one.recipe_overrides)
+        begun = [later.out_dir for later in runs[index + 1 :] if _has_begun(later.out_dir)]
+        if begun and not fresh and not is_finished(one):
+            raise ValueError(
+                f"out_dir: {begun[0]} started from {one.out_dir}, which has not taken its "
+                f"{one.steps} steps; use --fresh to replace both, or another --out"
+            )
+
+
+def _has_begun(folder: str | Path) -> bool:
+    return checkpoints.latest_checkpoint(folder) is not None
 
 
 def check_folder(config: TrainConfig, run_dir: Path, fresh: bool = False) -> None:
@@ -114,23 +170,37 @@ def check_folder(config: TrainConfig, run_dir: Path, fresh: bool = False) -> Non
         return
     if fresh:
         return
-    changed = differences(load_config(None, written), config)
-    if changed and checkpoints.latest_checkpoint(run_dir) is not None:
-        lines = (f"{name} was {old!r} and is {new!r}" for name, (old, new) in changed.items())
-        raise ValueError(
-            f"out_dir: {run_dir} holds another run ({', '.join(lines)}); "
-            "use --fresh to replace it, or another --out"
-        )
+    before = replace(load_config(None, written), out_dir=config.out_dir)  # it may have been moved
+    now = {one.out_dir: one for one in stage_runs(config)}
+    for one in stage_runs(before):
+        if not _has_begun(one.out_dir):
+            continue
+        changed = {"stages": (_names(before), _names(config))}
+        if one.out_dir in now:
+            changed = differences(one, now[one.out_dir])
+        if changed:
+            lines = (f"{name} was {old!r} and is {new!r}" for name, (old, new) in changed.items())
+            raise ValueError(
+                f"out_dir: {one.out_dir} holds another run ({', '.join(lines)}); "
+                "use --fresh to replace it, or another --out"
+            )
 
 
-def _open_folder(config: TrainConfig, run_dir: Path, fresh: bool) -> None:
+def _names(config: TrainConfig) -> list[str]:
+    return [stage["name"] for stage in config.stages]
+
+
+def _open_folder(config: TrainConfig, run_dir: Path, fresh: bool = False) -> None:
     """Make the run's folder, empty if ``fresh``, and write its config."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    for name in OWN if fresh else ():
+    written = run_dir / "config.yml"
+    stages = read_mapping(written).get("stages") or () if fresh and written.exists() else ()
+    names = [stage_folder(index, stage) for index, stage in enumerate(stages)]
+    for name in (*names, *OWN) if fresh else ():
         path = run_dir / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     checkpoints.sweep(run_dir)
-    checkpoints.write_atomic(run_dir / "config.yml", lambda path: write_config(config, path))
+    checkpoints.write_atomic(written, lambda path: write_config(config, path))
 
 
 def _open_log(run: Run, run_dir: Path) -> RunLog:
@@ -167,7 +237,8 @@ def _loop(run: Run, run_dir: Path, log: RunLog | None, stop: _StopRequest) -> No
                 log.flush()
             run.save(run_dir)
     if run.step == config.steps and run.fabric.is_global_zero:
-        save_weights(run, run_dir / "final.safetensors", run.step, {})
+        run.check_frozen()
+        save_weights(run, run_dir / FINAL, run.step, {})
     if stop.agreed and log is not None:
         log.progress.say(f"stopped after step {run.step}: {stop.reason}; run again to go on")
 
@@ -240,7 +311,9 @@ def save_weights(run: Run, path: Path, steps: int, metrics: dict[str, float]) ->
         Held-out metrics, for the card.
     """
     card = {"steps": steps, "corpus": run.config.corpus, "recipe": run.config.recipe}
-    hub.save_codec(run.average.module, path, half=False, metadata={**card, **metrics})
+    card |= metrics
+    # with the statistics of the codebooks, which a stage that trains them goes on from
+    hub.save_codec(run.average.module, path, half=False, metadata=card, statistics=True)
 
 
 def _explain(error: NonFiniteLoss, run: Run, batch: dict[str, Tensor], run_dir: Path) -> str:

@@ -6,6 +6,7 @@ Read next: ``loop.py``.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from codec_lib.training import checkpoints
 from codec_lib.training.averaging import AveragedWeights
 from codec_lib.training.batches import held_out_crops, training_and_held_out, training_batches
 from codec_lib.training.checkpoints import CheckpointError
-from codec_lib.training.config import TrainConfig
+from codec_lib.training.config import TrainConfig, last_stage
+from codec_lib.training.freezing import FrozenParts
+from codec_lib.training.stages import FINAL
 from codec_lib.training.steps import Networks, Trainee
 from codec_lib.training.teaching import Teaching, make_teaching
 
@@ -78,18 +81,18 @@ class Run:
         overrides = {**self.teaching.overrides, **config.overrides}
         torch.manual_seed(config.seed)
         self.codec = codec_lib.build(config.codec, config.scale, **overrides)
+        self.fresh_parts: list[str] = []
         if config.init_from is not None:
-            load_weights(self.codec, config.init_from)
-        self.codec.train()
+            self.fresh_parts = load_weights(self.codec, config.init_from, config.freeze)
+        self.frozen = FrozenParts(self.codec.train(), config.freeze)
         if config.compile:  # not the quantizer: k-means start and revival depend on the data
             self.codec.encoder.compile()
             self.codec.decoder.compile()
         options = {"weight_decay": config.weight_decay, "eps": config.epsilon}
         options["fused"] = fabric.device.type == "cuda"
         trainee = Trainee(self.codec, self.teaching.projections)
-        optimizer = torch.optim.AdamW(
-            self.codec.parameters(), lr=config.lr, betas=config.betas, **options
-        )
+        moving = [parameter for parameter in self.codec.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(moving, lr=config.lr, betas=config.betas, **options)
         self.networks = Networks(
             *fabric.setup(trainee, optimizer),
             objective=self._objective().to(fabric.device),
@@ -132,8 +135,12 @@ class Run:
             number = sum(parameter.numel() for parameter in self.critics.parameters()) / 1e6
             critics = f"critics {config.critics} ({number:.2f} M) from step {config.critic_start}"
         start = f"resumed at step {self.step}" if self.step else "from step 0"
+        held = f", frozen: {', '.join(config.freeze)}" if config.freeze else ""
+        if config.init_from is not None:
+            held += f", weights of {config.init_from}"
+            held += f", new: {', '.join(self.fresh_parts)}" if self.fresh_parts else ""
         return (
-            f"{config.codec} {config.scale} ({size:.2f} M), {critics}, {len(self.corpus)} "
+            f"{config.codec} {config.scale} ({size:.2f} M){held}, {critics}, {len(self.corpus)} "
             f"utterances, {config.batch_size} x {config.segment_seconds} s, "
             f"{self.fabric.world_size} x {self.fabric.device.type}, {config.precision}; "
             f"{start} of {config.steps}"
@@ -199,6 +206,7 @@ class Run:
     def save(self, run_dir: Path) -> None:
         """Write a checkpoint after the present step; every process takes part."""
         fabric = self.fabric
+        self.check_frozen()
         if fabric.is_global_zero:
             checkpoints.begin(run_dir, self.step)
         fabric.barrier()
@@ -212,11 +220,17 @@ class Run:
             recent = torch.stack(tuple(self.recent)) if self.recent else torch.empty(0)
             checkpoints.write_tensors(folder / "health.safetensors", {"recent": recent})
             best = None if self.best == float("inf") else self.best
-            checkpoints.save_json(folder / "state.json", {"step": self.step, "best": best})
+            state = {"step": self.step, "best": best, "frozen": self.frozen.digests}
+            checkpoints.save_json(folder / "state.json", state)
         fabric.barrier()
         if fabric.is_global_zero:
             checkpoints.commit(folder)
         fabric.barrier()
+
+    def check_frozen(self) -> None:
+        """Raise FrozenPartChanged if a frozen part is not what it was when the run began."""
+        self.frozen.check(self.codec)
+        self.frozen.check(self.average.module, "the averaged weights")
 
     def restore(self, folder: Path) -> None:
         r"""Continue from a checkpoint.
@@ -230,6 +244,8 @@ class Run:
         ------
         CheckpointError
             If a file is missing, damaged or does not fit the networks.
+        FrozenPartChanged
+            If a frozen part in it is not what it was when the run began.
         """
         state = checkpoints.load_json(folder / "state.json")
         self.step = state["step"]
@@ -239,6 +255,8 @@ class Run:
                 module.load_state_dict(checkpoints.read_tensor_file(folder / f"{name}.safetensors"))
             except RuntimeError as error:
                 raise CheckpointError(f"{folder / name}: {error}") from None
+        self.frozen.digests = state.get("frozen", {})  # of the start, wherever init_from is now
+        self.check_frozen()
         for name, optimizer in self._optimizers().items():
             checkpoints.load_optimizer(folder, name, optimizer)
         self.recent.extend(checkpoints.read_tensor_file(folder / "health.safetensors")["recent"])
@@ -257,30 +275,39 @@ class Run:
         return optimizers
 
 
-def load_weights(codec: Codec, source: str) -> None:
+def load_weights(codec: Codec, source: str, needed: Sequence[str] = ()) -> list[str]:
     r"""Copy weights into a codec from a run folder, a file or a shipped name.
 
     Parameters
     ----------
     codec
-        Receives every weight of the same name and shape.
+        Receives every weight and buffer of the same name and shape.
     source
-        Of a run folder, its best weights, else its final ones.
+        Of a run folder, its best weights, else its final ones; of a run in stages, the last's.
+    needed
+        Parts of which nothing may be missing, besides encoder and decoder.
+
+    Returns
+    -------
+    list[str]
+        Parts of the codec, e.g. ``"transformer"``, that keep weights of their own.
 
     Raises
     ------
     ValueError
-        If nothing is found, or encoder or decoder do not fit.
+        If nothing is found, or encoder, decoder or a needed part do not fit.
     """
-    folder = Path(source)
-    if folder.is_dir():
-        files = [folder / name for name in ("best.safetensors", "final.safetensors")]
+    if Path(source).is_dir():
+        files = [last_stage(source) / name for name in ("best.safetensors", FINAL)]
         source = next((str(path) for path in files if path.exists()), source)
     given, own = hub.load(source, fold=False).state_dict(), codec.state_dict()
     fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
-    missing = [key for key in own if key.startswith(("encoder", "decoder")) and key not in fitting]
+    left = [key for key in own if key not in fitting]
+    parts = tuple(f"{part}." for part in ("encoder", "decoder", *needed))
+    missing = [key for key in left if key.startswith(parts)]
     if missing:
         raise ValueError(
             f"init_from {source}: {len(missing)} weights do not fit, e.g. {missing[0]}"
         )
     codec.load_state_dict(fitting, strict=False)
+    return sorted({key.partition(".")[0] for key in left})

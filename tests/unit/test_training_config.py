@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec_lib.training.config import (
-    PRESETS,
     TrainConfig,
     differences,
     load_config,
     read_mapping,
     write_config,
 )
+from codec_lib.training.presets import PRESETS
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
