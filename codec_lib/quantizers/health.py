@@ -6,6 +6,9 @@ r"""Codebook health: how much of a codebook is in use, and what its codes are wo
   ``bigram=True`` also knowing the code before;
 - dead codes: codes not seen.
 
+Codebooks may differ in size: each is judged by its own N. A product quantizer has two utilisations,
+that of its joint codes and that of each part (``codebook_health(quantizer.split(codes), 16)``).
+
 All depend on how many codes were looked at: report that number with them. Healthy speech codebooks
 of 256 to 1024 entries use more than 90 % over a minute of speech; below 10 % something has
 collapsed.
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,7 +33,15 @@ MIN_USAGE = 0.1
 """Below this share of codes in use the alarm is raised."""
 
 
-def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
+def _sizes(codebook_size: int | Sequence[int], rows: int) -> tuple[int, ...]:
+    """Return N of each of ``rows`` codebooks."""
+    sizes = (codebook_size,) * rows if isinstance(codebook_size, int) else tuple(codebook_size)
+    if len(sizes) < rows:
+        raise ValueError(f"codes: got {rows} codebooks, at most {len(sizes)}")
+    return sizes[:rows]
+
+
+def code_counts(codes: Tensor, codebook_size: int | Sequence[int]) -> Tensor:
     r"""Count the codes of every codebook.
 
     Parameters
@@ -37,25 +49,26 @@ def code_counts(codes: Tensor, codebook_size: int) -> Tensor:
     codes
         Codes, shape (B, K, F), or (B, F) for one codebook; int64.
     codebook_size
-        Entries N.
+        Entries N, or those of each codebook.
 
     Returns
     -------
     Tensor
-        Counts, shape (K, N), int64.
+        Counts, shape (K, N), int64; N is that of the largest codebook.
 
     Raises
     ------
     ValueError
-        If a code is out of range or the shape is neither.
+        If a code is out of range, the shape is neither, or there are too many codebooks.
     """
     if codes.ndim == 2:
         codes = codes.unsqueeze(1)
     if codes.ndim != 3:
         raise ValueError(f"codes: got shape {tuple(codes.shape)}, expected (B, K, F) or (B, F)")
-    check_codes(codes, codebook_size)
+    sizes = _sizes(codebook_size, codes.shape[1])
+    check_codes(codes, sizes)
     flat = codes.transpose(0, 1).flatten(1)  # (K, B F)
-    counts = flat.new_zeros(flat.shape[0], codebook_size)
+    counts = flat.new_zeros(flat.shape[0], max(sizes))
     return counts.scatter_add_(1, flat, torch.ones_like(flat))
 
 
@@ -73,8 +86,17 @@ def entropy_bits(counts: Tensor) -> Tensor:
     return torch.special.entr(share).sum(dim=-1) / math.log(2)
 
 
-def health_from_counts(counts: Tensor) -> dict[str, Tensor]:
+def health_from_counts(
+    counts: Tensor, codebook_size: int | Sequence[int] | None = None
+) -> dict[str, Tensor]:
     r"""Return usage, perplexity, entropy rate and dead codes of counts (K, N), each of shape (K,).
+
+    Parameters
+    ----------
+    counts
+        Shape (K, N), as ``code_counts`` returns them.
+    codebook_size
+        Entries of each codebook where they differ; None: N of all.
 
     Returns
     -------
@@ -82,17 +104,20 @@ def health_from_counts(counts: Tensor) -> dict[str, Tensor]:
         ``usage`` (share, 0..1), ``perplexity`` (1..N), ``entropy_rate`` (bit per code),
         ``dead_codes`` (number, int64).
     """
-    seen = counts > 0  # (K, N)
+    sizes = counts.new_tensor(_sizes(codebook_size or counts.shape[1], counts.shape[0]))
+    seen = (counts > 0).sum(dim=1)  # (K,)
     entropy = entropy_bits(counts)
     return {
-        "usage": seen.float().mean(dim=1),
+        "usage": seen / sizes,
         "perplexity": 2**entropy,
         "entropy_rate": entropy,
-        "dead_codes": (~seen).sum(dim=1),
+        "dead_codes": sizes - seen,
     }
 
 
-def codebook_health(codes: Tensor, codebook_size: int, bigram: bool = False) -> dict[str, Tensor]:
+def codebook_health(
+    codes: Tensor, codebook_size: int | Sequence[int], bigram: bool = False
+) -> dict[str, Tensor]:
     r"""Measure the health of every codebook on the given codes.
 
     Parameters
@@ -100,7 +125,7 @@ def codebook_health(codes: Tensor, codebook_size: int, bigram: bool = False) -> 
     codes
         Codes, shape (B, K, F), or (B, F) for one codebook.
     codebook_size
-        Entries N.
+        Entries N, or those of each codebook.
     bigram
         True adds ``bigram_entropy_rate``, H(c_f | c_{f-1}) in bit per code. It needs far more codes
         than N squared over a few to be more than a lower bound.
@@ -116,10 +141,11 @@ def codebook_health(codes: Tensor, codebook_size: int, bigram: bool = False) -> 
     >>> health["usage"], health["perplexity"], health["dead_codes"]
     (tensor([0.5000]), tensor([2.]), tensor([2]))
     """
-    health = health_from_counts(code_counts(codes, codebook_size))
+    health = health_from_counts(code_counts(codes, codebook_size), codebook_size)
     if bigram:
-        streams = codes.unsqueeze(1) if codes.ndim == 2 else codes
-        rates = [_bigram_rate(streams[:, k], codebook_size) for k in range(streams.shape[1])]
+        streams = (codes.unsqueeze(1) if codes.ndim == 2 else codes).unbind(1)
+        sizes = _sizes(codebook_size, len(streams))
+        rates = [_bigram_rate(row, size) for row, size in zip(streams, sizes, strict=True)]
         health["bigram_entropy_rate"] = torch.stack(rates)
     return health
 
@@ -143,7 +169,7 @@ class HealthTracker:
     num_quantizers
         Codebooks K.
     codebook_size
-        Entries N of each.
+        Entries N, or those of each codebook.
     window
         Batches to look back on.
 
@@ -155,27 +181,31 @@ class HealthTracker:
     ['codebook 0: usage 25.0 % (1 of 4 codes over 3 vectors), below 50.0 %']
     """
 
-    def __init__(self, num_quantizers: int, codebook_size: int, window: int = 100) -> None:
-        check_sizes(num_quantizers=num_quantizers, codebook_size=codebook_size, window=window)
-        self.num_quantizers, self.codebook_size = num_quantizers, codebook_size
-        self._batches: deque[Tensor] = deque(maxlen=window)
+    def __init__(
+        self, num_quantizers: int, codebook_size: int | Sequence[int], window: int = 100
+    ) -> None:
+        self.codebook_sizes = _sizes(codebook_size, num_quantizers)
+        check_sizes(
+            num_quantizers=num_quantizers, codebook_size=min(self.codebook_sizes), window=window
+        )
+        self.num_quantizers, self.window = num_quantizers, window
+        self._batches: deque[Tensor] = deque()
+        self._counts = torch.zeros(num_quantizers, max(self.codebook_sizes), dtype=torch.int64)
 
     def update(self, codes: Tensor) -> None:
         """Count the codes (B, n_q, F) of one batch; codebooks beyond ``n_q`` count nothing."""
-        counts = code_counts(codes, self.codebook_size).cpu()
-        if counts.shape[0] > self.num_quantizers:
-            raise ValueError(
-                f"codes: got {counts.shape[0]} codebooks, at most {self.num_quantizers}"
-            )
-        padded = counts.new_zeros(self.num_quantizers, self.codebook_size)
-        padded[: counts.shape[0]] = counts
-        self._batches.append(padded)
+        self._batches.append(codes.detach().cpu())
+        self._count(self._batches[-1], 1)
+        if len(self._batches) > self.window:
+            self._count(self._batches.popleft(), -1)
+
+    def _count(self, codes: Tensor, sign: int) -> None:
+        counts = code_counts(codes, self.codebook_sizes)
+        self._counts[: counts.shape[0], : counts.shape[1]] += sign * counts
 
     def counts(self) -> Tensor:
         """Return the counts (K, N) of this rank's last batches."""
-        if not self._batches:
-            return torch.zeros(self.num_quantizers, self.codebook_size, dtype=torch.int64)
-        return torch.stack(list(self._batches)).sum(dim=0)
+        return self._counts.clone()
 
     def compute(self, device: torch.device | str | None = None) -> dict[str, Tensor]:
         """Return ``health_from_counts`` over the last batches of all ranks.
@@ -185,22 +215,35 @@ class HealthTracker:
         counts = self.counts()
         if device is not None:
             counts = sum_over_ranks(counts.to(device)).cpu()
-        return health_from_counts(counts)
+        return health_from_counts(counts, self.codebook_sizes)
 
     def alarms(self, min_usage: float = MIN_USAGE) -> list[str]:
         """Return one line for every codebook in use that is below ``min_usage`` (a share)."""
-        return usage_alarms(self.counts(), min_usage)
+        return usage_alarms(self.counts(), min_usage, self.codebook_sizes)
 
 
-def usage_alarms(counts: Tensor, min_usage: float = MIN_USAGE) -> list[str]:
+def usage_alarms(
+    counts: Tensor,
+    min_usage: float = MIN_USAGE,
+    codebook_size: int | Sequence[int] | None = None,
+) -> list[str]:
     r"""Return one line for every codebook of counts (K, N) whose usage is below ``min_usage``.
 
+    Parameters
+    ----------
+    counts, codebook_size
+        As in ``health_from_counts``.
+    min_usage
+        Share of the codes.
+
+    Notes
+    -----
     A codebook with fewer vectors than ``min_usage`` times N cannot be judged and raises no alarm,
     except that a single code for all of several vectors always does.
     """
     lines = []
-    size = counts.shape[1]
-    for k, row in enumerate(counts):
+    sizes = _sizes(codebook_size or counts.shape[1], counts.shape[0])
+    for k, (row, size) in enumerate(zip(counts, sizes, strict=True)):
         seen, vectors = int((row > 0).sum()), int(row.sum())
         if vectors > 1 and seen / size < min_usage and (vectors >= min_usage * size or seen == 1):
             lines.append(
