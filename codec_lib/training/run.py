@@ -164,7 +164,7 @@ class Run:
 
     def count_codes(self, codes: Tensor) -> None:
         """Remember how often each code (B, K, F) was used in this step, by all processes."""
-        counts = sum_over_ranks(code_counts(codes, self.codec.codebook_size))
+        counts = sum_over_ranks(code_counts(codes, self.codec.codebook_sizes))
         self.recent.append(counts.int().cpu())  # (K, N)
 
     def reduce(self, values: dict[str, Tensor], stop: bool) -> tuple[dict[str, float], bool]:
@@ -188,7 +188,8 @@ class Run:
         *means, wanted = self.fabric.all_reduce(packed.float(), reduce_op="mean").tolist()
         named = {f"train/{name}": mean for name, mean in zip(values, means, strict=True)}
         named["train/lr"] = self.networks.codec_optimizer.param_groups[0]["lr"]
-        for name, per_codebook in health_from_counts(self.counts()).items():
+        health = health_from_counts(self.counts(), self.codec.codebook_sizes)
+        for name, per_codebook in health.items():
             for index, value in enumerate(per_codebook.tolist(), start=1):
                 named[f"codes/{name}_{index}"] = value
         return named, wanted > 0
@@ -201,7 +202,8 @@ class Run:
         """Return a line for every collapsed codebook, now and then."""
         if (self.step + 1) % ALARM_EVERY:
             return []
-        return [f"ALARM step {self.step + 1}: {line}" for line in usage_alarms(self.counts())]
+        found = usage_alarms(self.counts(), codebook_size=self.codec.codebook_sizes)
+        return [f"ALARM step {self.step + 1}: {line}" for line in found]
 
     def save(self, run_dir: Path) -> None:
         """Write a checkpoint after the present step; every process takes part."""
