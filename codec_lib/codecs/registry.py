@@ -14,7 +14,13 @@ from typing import Any, TypeVar
 
 from codec_lib.codecs.base import Codec
 
-MODULES = ("speechtokenizer",)  # one published codec a file
+MODULES = (
+    "speechtokenizer",
+    "bigcodec",
+    "dac",
+    "sacodec",
+    "ds_codec",
+)  # one published codec a file
 _REGISTRY: dict[str, type[Codec]] = {}
 
 CodecClass = TypeVar("CodecClass", bound=type[Codec])
@@ -105,6 +111,8 @@ def build(name: str, scale: str = "small", **overrides: Any) -> Codec:
 def build_from_config(name: str, values: Mapping[str, Any]) -> Codec:
     r"""Build a codec from the values of ``config.to_dict()``, as a file stores them.
 
+    The weights are expected to follow: what the config would read from files stays random.
+
     Raises
     ------
     ValueError
@@ -112,7 +120,10 @@ def build_from_config(name: str, values: Mapping[str, Any]) -> Codec:
     """
     cls = codec_class(name)
     _check_fields(cls, values)
-    return cls(cls.config_class(**_tuples(values)))
+    config = cls.config_class(**_tuples(values))
+    codec = cls(config.without_files())
+    codec.config = config
+    return codec
 
 
 def _check_fields(cls: type[Codec], values: Mapping[str, Any]) -> None:

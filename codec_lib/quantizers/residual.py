@@ -77,10 +77,11 @@ class ResidualQuantizer(Bottleneck):
             share = layer.estimate(layer.in_proj(live), out.entries) if chained else out.z_q
             total = total + (share if masks is None else share * masks[k])
             live = live - share if chained else live
-            # the released code subtracts q with its gradient, so r_{k+1} has none towards z
+            # [SACodec], Eq. (3); the released code subtracts q with its gradient, so that r_{k+1}
+            # has none towards z
             residual = residual - (out.z_q if self.as_published else out.z_q.detach())
         if not (chained or self.as_published):
-            total = ESTIMATORS[self.layers[0].estimator](rows, total)
+            total = ESTIMATORS[self.layers[0].estimator](rows, total)  # once, on the sum
         return total, outs
 
 

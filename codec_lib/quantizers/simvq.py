@@ -56,7 +56,7 @@ class FrozenTableQuantizer(Bottleneck):
         check_sizes(latent_dim=latent_dim)
         check_choice("estimator", estimator, tuple(ESTIMATORS))
         sizes = check_shape(table, "N S", name="table")
-        if not bool(torch.isfinite(table).all()):
+        if not table.is_meta and not bool(torch.isfinite(table).all()):
             raise ValueError("table: got NaN or infinite numbers, expected finite ones")
         self.latent_dim, self.estimator = latent_dim, estimator
         self.codebook_size, self.table_dim = sizes["N"], sizes["S"]
@@ -71,7 +71,7 @@ class FrozenTableQuantizer(Bottleneck):
     @property
     def codebook(self) -> Tensor:
         """The entries e as the search sees them, shape (N, D), with gradient to the map."""
-        return self.basis(self.frozen_codebook)
+        return self.basis(self.frozen_codebook)  # [SACodec], Eq. (1)
 
     def project(self, rows: Tensor) -> Tensor:
         """Return rows (V, D) as they are compared with the entries."""
@@ -88,7 +88,7 @@ class FrozenTableQuantizer(Bottleneck):
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:
         """Quantize rows (V, D) in float32; nothing but gradient changes anything here."""
         codebook = self.codebook  # (N, D)
-        codes = nearest(rows, codebook)
+        codes = nearest(rows, codebook)  # [SACodec], Eq. (2), and Eq. (4) on r
         entries = codebook[codes]  # (V, D), with gradient to the map
         fixed = entries.detach()
         commitment = (rows - fixed).pow(2).mean(dim=1)

@@ -1,0 +1,172 @@
+r"""DS-Codec: one codebook at 80 Hz, a mirrored stage and then a stronger decoder.
+
+[Chen 2025]: stage 1 trains BigCodec's mirrored encoder and decoder around one codebook of 8192
+entries (``ds_codec_vq``) or four of 16 that count as one of 65,536 (``ds_codec_pq``). Stage 2
+freezes encoder and quantizer, keeps the decoder's weights and puts a transformer block before it,
+which starts as an identity: ``transformer_layers=1``. The stages are a matter of training
+(``training/config.py``).
+
+``paper`` stands on BigCodec's network, ``small`` on the spectral backbone. Notebook: 13_ds_codec.
+Leaves out: the multi-codebook baselines of the paper. Read next: ``codecs/backbones.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from codec_lib.blocks.transformer import Transformer
+from codec_lib.codecs.backbones import build_backbone
+from codec_lib.codecs.base import Codec, CodecConfig
+from codec_lib.codecs.registry import register
+from codec_lib.quantizers.product import ProductQuantizer
+from codec_lib.quantizers.vector import VectorQuantizer
+
+STRIDES = (5, 5, 2, 2, 2)  # decoder order; 200 samples, 80 frames a second
+# BigCodec's quantizer: cosine lookup of factorised codes, trained by gradient, none revived.
+BIGCODEC: dict[str, Any] = {
+    "update": "gradient",
+    "l2_normalize": True,
+    "weight_norm": True,
+    "kmeans_init": False,
+    "dead_code_threshold": 0,
+}
+
+
+@dataclass(frozen=True)
+class DSCodecConfig(CodecConfig):
+    r"""Config of DS-Codec.
+
+    Attributes
+    ----------
+    strides, num_quantizers, codebook_dim
+        As published: 200 samples a frame, one stream, entries of width 8.
+    num_parts
+        1: one codebook; more: that many parts of ``codebook_size`` entries, sent as one code.
+    transformer_layers, transformer_heads
+        Transformer blocks between quantizer and decoder and their heads; 0 is the mirror of
+        stage 1. The paper draws one block and gives no sizes.
+    """
+
+    strides: tuple[int, ...] = STRIDES
+    num_quantizers: int = 1
+    codebook_size: int = 8192
+    codebook_dim: int | None = 8
+    num_parts: int = 1
+    transformer_layers: int = 0
+    transformer_heads: int = 8
+
+
+class DSCodec(Codec):
+    r"""What both forms share: the quantizer by config, the transformer between it and the decoder.
+
+    Parameters
+    ----------
+    config
+        See ``DSCodecConfig``.
+
+    Raises
+    ------
+    ValueError
+        If ``num_quantizers`` is not 1.
+    """
+
+    config_class: ClassVar[type[CodecConfig]] = DSCodecConfig
+    config: DSCodecConfig
+
+    def __init__(self, config: DSCodecConfig) -> None:
+        if config.num_quantizers != 1:
+            raise ValueError(f"num_quantizers: got {config.num_quantizers}, expected 1")
+        super().__init__(config)
+        self.encoder, self.decoder = build_backbone(config)
+        options = {"codebook_dim": config.codebook_dim, **BIGCODEC, **config.quantizer}
+        sizes = {"latent_dim": config.latent_dim, "codebook_size": config.codebook_size}
+        if config.num_parts == 1:
+            self.quantizer: nn.Module = VectorQuantizer(**sizes, **options)
+        else:
+            self.quantizer = ProductQuantizer(**sizes, num_parts=config.num_parts, **options)
+        depth, heads = config.transformer_layers, config.transformer_heads
+        self.transformer = Transformer(config.latent_dim, depth, heads) if depth else nn.Identity()
+
+    @property
+    def receptive_fields(self) -> tuple[int | None, int | None]:
+        """Frames that codes and samples depend on; all of them, for samples, with a transformer."""
+        encoder, decoder = super().receptive_fields
+        return encoder, None if self.config.transformer_layers else decoder
+
+    def synthesize(self, z_q: Tensor) -> Tensor:
+        """Turn a quantized latent (B, D, F) into a waveform, through the transformer if any."""
+        return self.decoder(self.transformer(z_q))
+
+
+SMOKE: dict[str, Any] = {
+    "width": 32,
+    "latent_dim": 16,
+    "codebook_dim": 3,
+    "encoder_depth": 1,
+    "decoder_depth": 1,
+    "expansion": 2,
+    "n_fft": 640,
+    "num_mels": 40,
+    "transformer_heads": 2,
+}
+PAPER: dict[str, Any] = {
+    "backbone": "bigcodec",
+    "width": 48,
+    "latent_dim": 1024,
+    "activation": "snake_beta",
+    "bidirectional": False,
+}
+PARTS: dict[str, Any] = {"codebook_size": 16, "num_parts": 4}
+
+
+@register("ds_codec_vq")
+class DSCodecVQ(DSCodec):
+    r"""DS-Codec with one codebook of 8192 entries, 1.04 kbit/s [Chen 2025].
+
+    Parameters
+    ----------
+    config
+        See ``DSCodecConfig``; ``scales`` has three of them.
+
+    Examples
+    --------
+    >>> from codec_lib.codecs.registry import build
+    >>> codec = build("ds_codec_vq", "small", transformer_layers=1)
+    >>> codec.frame_rate, codec.bitrate()
+    (80.0, 1040.0)
+    """
+
+    scales: ClassVar[dict[str, CodecConfig]] = {
+        "smoke": DSCodecConfig(**SMOKE, codebook_size=64),
+        "small": DSCodecConfig(),
+        "paper": DSCodecConfig(**PAPER),
+    }
+
+
+@register("ds_codec_pq")
+class DSCodecPQ(DSCodec):
+    r"""DS-Codec with four codebooks of 16 entries that count as one of 65,536, 1.28 kbit/s.
+
+    [Chen 2025], Algorithm 1 as reported. ``codec.quantizer.split(codes)`` gives the four indices.
+
+    Parameters
+    ----------
+    config
+        See ``DSCodecConfig``; ``scales`` has three of them.
+
+    Examples
+    --------
+    >>> from codec_lib.codecs.registry import build
+    >>> codec = build("ds_codec_pq", "small")
+    >>> codec.codebook_sizes, codec.bitrate()
+    ((65536,), 1280.0)
+    """
+
+    scales: ClassVar[dict[str, CodecConfig]] = {
+        "smoke": DSCodecConfig(**SMOKE, codebook_size=4, num_parts=4),
+        "small": DSCodecConfig(**PARTS),
+        "paper": DSCodecConfig(**PAPER, **PARTS),
+    }
