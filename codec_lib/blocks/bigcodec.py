@@ -128,7 +128,7 @@ class BigCodecEncoder(nn.Module):
             layers.append(SkipLSTM(channels, lstm_layers))
         layers += [build_activation(activation, channels), conv(channels, latent_dim, 3)]
         self.layers = nn.Sequential(*layers)
-        self.receptive_field = None if lstm_layers else _context(strides, activation)
+        self.receptive_field = None if lstm_layers else _reach(strides, activation)
         _zero_biases(self)
 
     def forward(self, wav: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class BigCodecDecoder(nn.Module):
             channels = half
         layers += [build_activation(activation, channels), conv(channels, 1, 7), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
-        self.receptive_field = None if lstm_layers else _context(strides, activation)
+        self.receptive_field = None if lstm_layers else _reach(strides, activation)
         _zero_biases(self)
 
     def forward(self, z_q: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ def _zero_biases(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _context(strides: Sequence[int], activation: str) -> int:
+def _reach(strides: Sequence[int], activation: str) -> int:
     """Bound the frames on each side that an output of the network without LSTM depends on."""
     smooth = CONTEXT if activation == "snake_beta" else 0  # samples that an activation reads
     units = sum(EDGE * dilation + 2 * smooth for dilation in DILATIONS)

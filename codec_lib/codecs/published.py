@@ -31,6 +31,7 @@ CODEBOOK = {
     "cluster_size": "cluster_size",
     "initialized": "inited",
 }
+OURS_ALONE = r"random_state$|^transformer\."  # keys that no published file has
 SHOWN = 5  # keys that an error lists of each kind
 
 
@@ -54,13 +55,32 @@ def load_encodec_layout(
         If keys are missing or unexpected or a shape differs, with their names.
     """
     state = state_dict.get("generator", state_dict)
-    wanted = published_names(codec, renamed)
+    load_named(codec, published_names(codec, renamed), state)
+
+
+def load_named(codec: nn.Module, wanted: Mapping[str, str], state: Mapping[str, Any]) -> None:
+    r"""Load published weights by name, strictly, in place.
+
+    Parameters
+    ----------
+    codec
+        Any module.
+    wanted
+        Our state-dict key -> published key, for every published key.
+    state
+        Published key -> tensor. What is ours alone (a transformer block) keeps its weights.
+
+    Raises
+    ------
+    ValueError
+        If keys are missing or unexpected or a shape differs, with their names.
+    """
     own = codec.state_dict()
     _check_state(wanted, own, state)
     values = {key: torch.as_tensor(state[name]) for key, name in wanted.items()}
     loaded = {key: value.reshape(own[key].shape) for key, value in values.items()}
     missing, unexpected = codec.load_state_dict(loaded, strict=False)
-    left_out = [key for key in missing if not key.endswith("random_state")]  # ours alone
+    left_out = [key for key in missing if not re.search(OURS_ALONE, key)]
     assert not unexpected and not left_out, (unexpected, left_out)
 
 
@@ -121,5 +141,5 @@ def _check_state(
     if problems:
         raise ValueError(
             f"state_dict: got {'; '.join(problems)}; expected the published layout of this config "
-            "(backbone='seanet', weight norm not folded, activation 'elu' or 'snake')"
+            "(scale='paper': backbone 'seanet' or 'bigcodec', activation, weight norm not folded)"
         )
