@@ -1,8 +1,8 @@
-r"""Critics: multi-period, multi-scale and multi-scale STFT discriminators, and sets of them.
+r"""Critics: families of discriminators, by name, and the sets of them that papers train with.
 
 Source: [SpeechTokenizer], §3.3: three families, 13 sub-discriminators, 71.2 M parameters at the
-published size. Notebook: ``06_losses_and_discriminators``. Left out: losses and optimisers. Read
-next: ``base.py``.
+published size; BigCodec and WavTokenizer for the multi-resolution ones. Notebook:
+``06_losses_and_discriminators``. Left out: losses and optimisers. Read next: ``base.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ from torch import Tensor, nn
 
 from codec_lib.discriminators.base import Discriminator, DiscriminatorOutput
 from codec_lib.discriminators.multi_period import PERIODS, MultiPeriodDiscriminator
+from codec_lib.discriminators.multi_resolution import (
+    BAND_N_FFTS,
+    MRD_N_FFTS,
+    MultiBandDiscriminator,
+    MultiResolutionDiscriminator,
+)
 from codec_lib.discriminators.multi_scale import MultiScaleDiscriminator
 from codec_lib.discriminators.multi_scale_stft import N_FFTS, MultiScaleSTFTDiscriminator
 from codec_lib.shapes import check_shape
@@ -25,7 +31,9 @@ __all__ = [
     "DiscriminatorConfig",
     "DiscriminatorEnsemble",
     "DiscriminatorOutput",
+    "MultiBandDiscriminator",
     "MultiPeriodDiscriminator",
+    "MultiResolutionDiscriminator",
     "MultiScaleDiscriminator",
     "MultiScaleSTFTDiscriminator",
     "build_discriminators",
@@ -39,7 +47,7 @@ class DiscriminatorConfig:
     Attributes
     ----------
     names
-        Any of ``"mpd"``, ``"msd"``, ``"ms_stft"``.
+        Any of ``"mpd"``, ``"msd"``, ``"ms_stft"``, ``"mrd"``, ``"multi_band"``.
     width
         Factor on all channels; 1.0 is the published size.
     periods
@@ -49,9 +57,13 @@ class DiscriminatorConfig:
     n_ffts, hop_lengths
         Windows and hops of the MS-STFT, samples; None takes a quarter of the window.
     filters
-        Channels of the MS-STFT before ``width``.
+        Channels of the MS-STFT and of the multi-band critics before ``width``.
     representation, frequency_stride
         See ``STFTDiscriminator``.
+    mrd_n_ffts, mrd_filters, mrd_layout
+        Of the MRD, see ``MagnitudeDiscriminator``; filters before ``width``.
+    band_n_ffts
+        Windows of the multi-band critics, samples.
     """
 
     names: tuple[str, ...] = ("mpd", "msd", "ms_stft")
@@ -63,10 +75,13 @@ class DiscriminatorConfig:
     filters: int = 32
     representation: str = "complex"
     frequency_stride: int = 2
+    mrd_n_ffts: tuple[int, ...] = MRD_N_FFTS
+    mrd_filters: int = 64
+    mrd_layout: str = "univnet"
+    band_n_ffts: tuple[int, ...] = BAND_N_FFTS
 
     def __post_init__(self) -> None:
-        for name in ("names", "periods", "n_ffts", "hop_lengths"):  # JSON and YAML give lists
-            value = getattr(self, name)
+        for name, value in vars(self).items():  # JSON and YAML give lists
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
 
@@ -74,6 +89,13 @@ class DiscriminatorConfig:
 # "small" is what a CPU can afford next to the spectral backbone; docs/recipes.md has the costs.
 DISCRIMINATORS: dict[str, DiscriminatorConfig] = {
     "paper": DiscriminatorConfig(),
+    "sacodec": DiscriminatorConfig(names=("mpd", "mrd", "multi_band")),  # WavTokenizer's sizes
+    "bigcodec": DiscriminatorConfig(  # also DS-Codec
+        names=("mpd", "mrd"),
+        width=0.5,
+        mrd_n_ffts=(128, 256, 512, 1024, 2048),
+        mrd_layout="bigcodec",
+    ),
     "small": DiscriminatorConfig(
         names=("ms_stft", "mpd"),
         width=1 / 16,
@@ -106,10 +128,22 @@ def _ms_stft(config: DiscriminatorConfig) -> Discriminator:
     )
 
 
+def _mrd(config: DiscriminatorConfig) -> Discriminator:
+    filters = max(1, round(config.mrd_filters * config.width))
+    return MultiResolutionDiscriminator(config.mrd_n_ffts, filters, config.mrd_layout)
+
+
+def _multi_band(config: DiscriminatorConfig) -> Discriminator:
+    filters = max(1, round(config.filters * config.width))
+    return MultiBandDiscriminator(config.band_n_ffts, filters)
+
+
 FAMILIES: dict[str, Callable[[DiscriminatorConfig], Discriminator]] = {
     "mpd": _mpd,
     "msd": _msd,
     "ms_stft": _ms_stft,
+    "mrd": _mrd,
+    "multi_band": _multi_band,
 }
 
 
@@ -179,8 +213,8 @@ def build_discriminators(
     Parameters
     ----------
     which
-        A named set (``"paper"``, ``"small"``, ``"smoke"``), family names such as
-        ``("mpd", "ms_stft")`` or one of them, or a configuration.
+        A named set (``"paper"``, ``"sacodec"``, ``"bigcodec"``, ``"small"``, ``"smoke"``), family
+        names such as ``("mpd", "ms_stft")`` or one of them, or a configuration.
     **overrides
         Fields of ``DiscriminatorConfig`` to change, e.g. ``width=0.25``.
 

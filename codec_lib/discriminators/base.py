@@ -7,6 +7,7 @@ outputs (``losses/adversarial.py``). Read next: ``multi_period.py``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from codec_lib.shapes import check_shape
+
+# DAC pairs each convolution with its activation, which adds an index to its keys.
+ACTIVATED = re.compile(r"(\bconvs\.\d+|band_convs\.\d+\.\d+)\.0\.")
 
 
 @dataclass
@@ -110,9 +114,10 @@ def run_layers(
 
 
 def published_key(key: str, spectral: bool) -> str | None:
-    """Translate one key of HiFi-GAN's or EnCodec's critics; None for what is not needed."""
-    if "spec_transform" in key:  # EnCodec stores its window; ours is made
+    """Translate one key of HiFi-GAN's, EnCodec's, Vocos's or DAC's; None: not needed."""
+    if "spec_transform" in key or "spec_fn" in key:  # stored windows; ours are made
         return None
+    key = ACTIVATED.sub(r"\1.", key)
     stem, _, leaf = key.replace(".conv.", ".").rpartition(".")
     inside = f"{stem}.parametrizations.weight"
     if spectral:  # old spectral norm: weight_orig with buffers weight_u, weight_v

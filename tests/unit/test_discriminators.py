@@ -5,7 +5,9 @@ import torch
 
 from codec_lib.discriminators import (
     DiscriminatorConfig,
+    MultiBandDiscriminator,
     MultiPeriodDiscriminator,
+    MultiResolutionDiscriminator,
     MultiScaleDiscriminator,
     MultiScaleSTFTDiscriminator,
     build_discriminators,
@@ -227,7 +229,7 @@ def test_short_clips_are_refused_with_the_least_length():
     "call",
     [
         lambda: build_discriminators("mdp"),
-        lambda: build_discriminators(["mpd", "mrd"]),
+        lambda: build_discriminators(["mpd", "unknown"]),
         lambda: build_discriminators([]),
         lambda: build_discriminators("mpd", widht=0.5),
         lambda: build_discriminators("mpd", width=0.0),
@@ -245,3 +247,46 @@ def test_short_clips_are_refused_with_the_least_length():
 def test_errors_say_what_was_got(call):
     with pytest.raises(ValueError, match="got"):
         call()
+
+
+def test_sets_of_bigcodec_and_wavtokenizer_have_the_published_sizes():
+    with torch.device("meta"):
+        bigcodec = build_discriminators("bigcodec").families
+        sacodec = build_discriminators("sacodec").families
+    assert {name: count(f) for name, f in bigcodec.items()} == {
+        "mpd": 10_287_290,
+        "mrd": 11_311_210,
+    }
+    assert {name: count(f) for name, f in sacodec.items()} == {
+        "mpd": 41_105_770,
+        "mrd": 600_198,
+        "multi_band": 1_413_990,
+    }
+
+
+def test_multi_band_ignores_level_and_offset():
+    disc = MultiBandDiscriminator((128,), filters=4)
+    wav = torch.randn(1, 1, 640)
+    first, second = disc(wav)[0], disc(0.1 * wav + 0.3)[0]
+    assert torch.allclose(first.logits, second.logits, atol=1e-5)
+    assert not torch.allclose(first.logits, disc(wav.flip(-1))[0].logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("n_ffts", [(), (100,), (16,)])
+def test_multi_resolution_refuses_windows_without_a_quarter(n_ffts):
+    for family in (MultiResolutionDiscriminator, MultiBandDiscriminator):
+        with pytest.raises(ValueError, match="multiples of 8"):
+            family(n_ffts)
+    with pytest.raises(ValueError, match="'univnet', 'bigcodec'"):
+        MultiResolutionDiscriminator((128,), layout="vocos")
+
+
+def test_multi_resolution_critics_teach_the_generator():
+    disc = build_discriminators(
+        ("mrd", "multi_band"), mrd_n_ffts=(128,), mrd_filters=4, band_n_ffts=[128], filters=4
+    )
+    real, fake = torch.randn(2, 1, 800), torch.randn(2, 1, 800, requires_grad=True)
+    loss = adversarial_loss(disc(fake)) + discriminator_loss(disc(real), disc(fake))
+    loss.backward()
+    assert fake.grad.abs().sum() > 0
+    assert all(p.grad is not None for p in disc.parameters())
