@@ -18,31 +18,18 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from codec_lib.blocks.transformer import Transformer
-from codec_lib.codecs.backbones import build_backbone
-from codec_lib.codecs.base import Codec, CodecConfig
+from codec_lib.codecs.base import CodecConfig
+from codec_lib.codecs.bigcodec import FACTORISED, BigCodec, BigCodecConfig
 from codec_lib.codecs.registry import register
 from codec_lib.quantizers.product import ProductQuantizer
-from codec_lib.quantizers.vector import VectorQuantizer
-
-STRIDES = (5, 5, 2, 2, 2)  # decoder order; 200 samples, 80 frames a second
-# BigCodec's quantizer: cosine lookup of factorised codes, trained by gradient, none revived.
-BIGCODEC: dict[str, Any] = {
-    "update": "gradient",
-    "l2_normalize": True,
-    "weight_norm": True,
-    "kmeans_init": False,
-    "dead_code_threshold": 0,
-}
 
 
 @dataclass(frozen=True)
-class DSCodecConfig(CodecConfig):
+class DSCodecConfig(BigCodecConfig):
     r"""Config of DS-Codec.
 
     Attributes
     ----------
-    strides, num_quantizers, codebook_dim
-        As published: 200 samples a frame, one stream, entries of width 8.
     num_parts
         1: one codebook; more: that many parts of ``codebook_size`` entries, sent as one code.
     transformer_layers, transformer_heads
@@ -50,17 +37,16 @@ class DSCodecConfig(CodecConfig):
         stage 1. The paper draws one block and gives no sizes.
     """
 
-    strides: tuple[int, ...] = STRIDES
-    num_quantizers: int = 1
-    codebook_size: int = 8192
-    codebook_dim: int | None = 8
     num_parts: int = 1
     transformer_layers: int = 0
     transformer_heads: int = 8
 
 
-class DSCodec(Codec):
-    r"""What both forms share: the quantizer by config, the transformer between it and the decoder.
+class DSCodec(BigCodec):
+    r"""What both forms share: BigCodec, and a transformer between its quantizer and decoder.
+
+    ``load_published`` takes BigCodec's checkpoint, from which the paper starts stage 2; the
+    transformer stays an identity.
 
     Parameters
     ----------
@@ -80,13 +66,14 @@ class DSCodec(Codec):
         if config.num_quantizers != 1:
             raise ValueError(f"num_quantizers: got {config.num_quantizers}, expected 1")
         super().__init__(config)
-        self.encoder, self.decoder = build_backbone(config)
-        options = {"codebook_dim": config.codebook_dim, **BIGCODEC, **config.quantizer}
-        sizes = {"latent_dim": config.latent_dim, "codebook_size": config.codebook_size}
-        if config.num_parts == 1:
-            self.quantizer: nn.Module = VectorQuantizer(**sizes, **options)
-        else:
-            self.quantizer = ProductQuantizer(**sizes, num_parts=config.num_parts, **options)
+        if config.num_parts > 1:
+            self.quantizer = ProductQuantizer(
+                config.latent_dim,
+                config.num_parts,
+                config.codebook_size,
+                codebook_dim=config.codebook_dim,
+                **{**FACTORISED, **config.quantizer},
+            )
         depth, heads = config.transformer_layers, config.transformer_heads
         self.transformer = Transformer(config.latent_dim, depth, heads) if depth else nn.Identity()
 
@@ -117,7 +104,6 @@ PAPER: dict[str, Any] = {
     "width": 48,
     "latent_dim": 1024,
     "activation": "snake_beta",
-    "bidirectional": False,
 }
 PARTS: dict[str, Any] = {"codebook_size": 16, "num_parts": 4}
 

@@ -21,6 +21,7 @@ from codec_lib.codecs.backbones import build_backbone
 from codec_lib.codecs.base import Codec, CodecConfig
 from codec_lib.codecs.registry import register
 from codec_lib.quantizers.anchored import AsymmetricDualQuantizer
+from codec_lib.quantizers.anchors import load_anchor
 
 RANDOM = "random"
 PUBLISHED_ANCHORS = (1000, 768)  # centroids K1 and their width S
@@ -118,7 +119,7 @@ class SACodec(Codec):
 
     def __init__(self, config: SACodecConfig) -> None:
         table = _anchor(config)
-        sizes = _sizes(config, table)
+        sizes = _anchor_sizes(config, table)
         streams = config.use_first + config.use_second
         if config.num_quantizers not in (2, streams):
             raise ValueError(
@@ -146,14 +147,10 @@ class SACodec(Codec):
 def _anchor(config: SACodecConfig) -> Tensor | None:
     """Return the table (K1, S) that the config names, None where none is read."""
     read = config.use_first and config.anchor != RANDOM
-    if not read:
-        return None
-    from codec_lib.quantizers.anchors import load_anchor
-
-    return load_anchor(config.anchor)
+    return load_anchor(config.anchor) if read else None
 
 
-def _sizes(config: SACodecConfig, table: Tensor | None) -> tuple[int, int]:
+def _anchor_sizes(config: SACodecConfig, table: Tensor | None) -> tuple[int, int]:
     """Return K1 and S, as the table has them or as asked for."""
     asked = (config.anchor_size, config.anchor_dim)
     found = PUBLISHED_ANCHORS if table is None else tuple(table.shape)
