@@ -46,8 +46,10 @@ def _group(text: str) -> typer.Typer:
 app = _group("Neural speech codecs: train them, use them, measure them.")
 corpus_app = _group("Make and describe corpora.")
 teacher_app = _group("Train teachers.")
+anchors_app = _group("Make tables of anchors for SACodec.")
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(teacher_app, name="teacher")
+app.add_typer(anchors_app, name="anchors")
 
 Text = Annotated[str | None, typer.Option()]
 Number = Annotated[float | None, typer.Option()]
@@ -251,6 +253,38 @@ def teacher_train(
     )
     save_hubert(teacher, out, {"corpus": corpus})
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+@anchors_app.command("convert")
+def anchors_convert(
+    source: Annotated[Path, typer.Argument(metavar="FILE.bin", help="Published k-means units.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
+) -> None:
+    """Read the centroids of a joblib file, without running it, into a table of anchors."""
+    from codec_lib.teachers.anchors import read_centroids, save_anchor
+
+    table = read_centroids(source)
+    save_anchor(table, out, {"source": source.name})
+    typer.echo(f"{out}: {table.shape[0]} anchors of width {table.shape[1]}")
+
+
+@anchors_app.command("fit")
+def anchors_fit(
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
+    teacher: Annotated[str, typer.Option(help="Name or file of a small HuBERT.")] = "hubert-small",
+    corpus: Annotated[str, typer.Option(help="Corpora, joined by commas.")] = "synthetic",
+    units: Annotated[int, typer.Option(help="Anchors.")] = 1000,
+    layer: Annotated[int | None, typer.Option(help="Default: the last but one.")] = None,
+) -> None:
+    """Take the k-means centroids of a teacher's layer as a table of anchors."""
+    from codec_lib.data import corpus as find_corpus
+    from codec_lib.teachers import load_hubert
+    from codec_lib.teachers.anchors import fit_anchor, save_anchor
+
+    speech = find_corpus(corpus, "train")
+    table = fit_anchor(load_hubert(teacher), speech, units, layer)
+    save_anchor(table, out, {"teacher": teacher, "corpus": corpus, "layer": layer})
+    typer.echo(f"{out}: {table.shape[0]} anchors of width {table.shape[1]}")
 
 
 @app.command("evaluate")

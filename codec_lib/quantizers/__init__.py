@@ -6,7 +6,7 @@ Read in this order: ``rows.py``, ``bottleneck.py``, ``ranks.py``, ``search.py``,
 """
 
 from codec_lib.quantizers.anchored import AnchoredQuantizer, AsymmetricDualQuantizer
-from codec_lib.quantizers.anchors import random_anchor
+from codec_lib.quantizers.anchors import load_anchor, random_anchor
 from codec_lib.quantizers.bottleneck import Bottleneck
 from codec_lib.quantizers.gradients import rotation_trick, straight_through
 from codec_lib.quantizers.health import (
@@ -36,6 +36,7 @@ __all__ = [
     "code_counts",
     "codebook_health",
     "kmeans",
+    "load_anchor",
     "nearest",
     "random_anchor",
     "rotation_trick",

@@ -1,18 +1,24 @@
-r"""Anchor tables: k-means centroids of a speech model as one small file.
+r"""Anchor tables: k-means centroids of a speech model as one small file, and their random control.
 
-SACodec's are the 1000 units of mHuBERT's layer 11, published as a joblib file; ``convert`` reads
-the numbers without running what a pickle asks for. Offline, those of our own teacher
-(``teachers/anchors.py``) or a random table stand in.
+SACodec's are the 1000 units of mHuBERT's layer 11, 1000 x 768; ``teachers/anchors.py`` converts the
+published file or makes a table from our own teacher. ``hubert-small-km1000`` ships with the course.
 
-Notebook: ``12_sacodec``. Left out: running the speech model. Read next: ``health.py``.
+Notebook: ``12_sacodec``. Left out: running a speech model. Read next: ``health.py``.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from codec_lib.paths import data_root
 from codec_lib.quantizers.rows import check_sizes
+
+TABLE = "centres"
+"""Name of the one tensor in the file, (N, S); that of ``KMeans`` too."""
 
 
 def random_anchor(num_anchors: int, width: int, seed: int = 0) -> Tensor:
@@ -29,7 +35,52 @@ def random_anchor(num_anchors: int, width: int, seed: int = 0) -> Tensor:
     -------
     Tensor
         Normal with variance 1 / S, so that rows have length 1, as in SimVQ.
+
+    Examples
+    --------
+    >>> random_anchor(1000, 64).norm(dim=1).mean().round()
+    tensor(1.)
     """
     check_sizes(num_anchors=num_anchors, width=width)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(num_anchors, width, generator=generator) * width**-0.5
+
+
+def load_anchor(name_or_path: str | Path) -> Tensor:
+    r"""Read a table of anchors.
+
+    Parameters
+    ----------
+    name_or_path
+        A file of ``data/anchors`` without its suffix, or a path.
+
+    Returns
+    -------
+    Tensor
+        Shape (N, S), float32.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it holds no table.
+    """
+    folder, path = data_root() / "anchors", Path(name_or_path)
+    if not path.is_file():
+        path = folder / f"{name_or_path}.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.safetensors")))
+        raise ValueError(
+            f"anchor: got {str(name_or_path)!r}, expected a file or one of {known}. "
+            "Hint: codec-lib anchors --help tells how to make one"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            table = file.get_tensor(TABLE).float()
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path}: got a file without a table of anchors ({error}), expected safetensors with "
+            f"{TABLE!r}. Hint: a published .bin is converted by codec-lib anchors convert"
+        ) from error
+    if table.ndim != 2:
+        raise ValueError(f"{path}: got shape {tuple(table.shape)}, expected (N, S)")
+    return table

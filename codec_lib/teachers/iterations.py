@@ -29,14 +29,14 @@ FIRST = PretrainConfig(steps=600, seed=0)  # what hubert-small was made with
 SECOND = PretrainConfig(steps=1000, seed=1)
 
 
-def unit_targets(
+def fit_units(
     corpus: Corpus,
     extract: Extractor,
     num_units: int = 100,
     max_frames: int = 100_000,
     seed: int = 0,
-) -> tuple[KMeans, list[Tensor]]:
-    r"""Cluster the frames of a corpus and name the cluster of each.
+) -> KMeans:
+    r"""Cluster the frames of a corpus.
 
     Parameters
     ----------
@@ -53,9 +53,8 @@ def unit_targets(
 
     Returns
     -------
-    tuple[KMeans, list[Tensor]]
-        The units, and one tensor (F,) int16 per utterance; (0,) for a bad file, which the corpus
-        has reported.
+    KMeans
+        The units.
     """
     chosen, frames = [], 0
     for index in np.random.default_rng(seed).permutation(len(corpus)).tolist():
@@ -65,8 +64,26 @@ def unit_targets(
             break
     found = (_features(corpus, index, extract) for index in chosen)
     usable = (features for features in found if features is not None)
-    kmeans = fit_kmeans(usable, num_units, max_frames, seed)
-    units = []
+    return fit_kmeans(usable, num_units, max_frames, seed)
+
+
+def unit_targets(
+    corpus: Corpus, extract: Extractor, num_units: int = 100, seed: int = 0
+) -> tuple[KMeans, list[Tensor]]:
+    r"""Cluster the frames of a corpus and name the cluster of each.
+
+    Parameters
+    ----------
+    corpus, extract, num_units, seed
+        As in ``fit_units``.
+
+    Returns
+    -------
+    tuple[KMeans, list[Tensor]]
+        The units, and one tensor (F,) int16 per utterance; (0,) for a bad file, which the corpus
+        has reported.
+    """
+    kmeans, units = fit_units(corpus, extract, num_units, seed=seed), []
     for index in range(len(corpus)):
         features = _features(corpus, index, extract)
         empty = torch.zeros(0, dtype=torch.int16)
@@ -108,13 +125,14 @@ def layer_targets(
     corpus, num_units, seed
         As in ``unit_targets``.
     """
+    return unit_targets(corpus, layer_extractor(teacher, layer), num_units, seed=seed)[1]
+
+
+def layer_extractor(teacher: SmallHubert, layer: int) -> Extractor:
+    """Return the function from a waveform to a layer's features; puts the teacher in eval mode."""
     teacher.eval()
     device = next(teacher.parameters()).device
-
-    def extract(wav: Tensor) -> Tensor:
-        return teacher.features(wav.to(device), layer).cpu()
-
-    return unit_targets(corpus, extract, num_units, seed=seed)[1]
+    return lambda wav: teacher.features(wav.to(device), layer).cpu()
 
 
 def with_new_units(teacher: SmallHubert, num_units: int, seed: int = 0) -> SmallHubert:
