@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         out_dir="runs/paper",
     ),
     # SACodec: 1 s crops, one stage. The paper prints neither learning rate, batch nor steps.
-    "sacodec": dict(**_CPU, codec="sacodec", recipe="small", out_dir="runs/sacodec"),
+    "sacodec": dict(**_CPU, codec="sacodec", recipe="sacodec_small", out_dir="runs/sacodec"),
     "sacodec-paper": dict(
         **_GPU, codec="sacodec", recipe="sacodec", critics="mpd,multi_band", batch_size=40,
         lr=2e-4, critic_lr=2e-4, betas=(0.9, 0.999), critic_betas=(0.9, 0.999), weight_decay=0.01,
@@ -45,7 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
     # DS-Codec: the mirror, then the decoder with a transformer block, at a fifth of the rate.
     "ds_codec": dict(
-        **_CPU, codec="ds_codec_vq", recipe="small", out_dir="runs/ds_codec",
+        **_CPU, codec="ds_codec_vq", recipe="ds_codec_small", out_dir="runs/ds_codec",
         stages=[
             dict(name="mirror", steps=4000),
             dict(**_DECODER, steps=2000, lr=3e-4, final_lr_fraction=0.5, overrides=_BLOCK),

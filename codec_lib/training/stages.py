@@ -121,7 +121,22 @@ def _deep(old: Any, new: Any) -> Any:
 
 
 def change_stage(stages: Iterable[dict[str, Any]], path: str, value: Any) -> list[dict[str, Any]]:
-    """Return stages with a field of one of them changed; ``path`` is e.g. ``decoder.steps``."""
+    r"""Return stages with a field of one of them changed.
+
+    Parameters
+    ----------
+    stages
+        Mappings with a ``name``.
+    path
+        Stage and field, e.g. ``decoder.steps`` or ``decoder.overrides.width``.
+    value
+        Of the field.
+
+    Raises
+    ------
+    ValueError
+        If there is no such stage, or the path names no field.
+    """
     name, _, key = path.partition(".")
     stages = list(stages)
     known(name, [stage.get("name", "") for stage in stages], "stage")
@@ -131,7 +146,15 @@ def change_stage(stages: Iterable[dict[str, Any]], path: str, value: Any) -> lis
 
 
 def known(name: str, choices: Iterable[str], what: str) -> str:
-    """Return a name that is among the choices, or raise with the nearest ones."""
+    r"""Return a name that is among the choices, or raise ValueError with the nearest ones.
+
+    Parameters
+    ----------
+    name, choices
+        What was given, and what there is.
+    what
+        What the message calls it.
+    """
     choices = list(choices)
     if name in choices:
         return name

@@ -21,8 +21,12 @@ import torch
 from codec_lib.training import checkpoints
 from codec_lib.training.config import TrainConfig, load_config
 from codec_lib.training.loop import train
+from codec_lib.training.stages import stage_runs
 
 TIMED_KILLS = 6
+# Counted from the first stage's last checkpoint on: the rest of its commit, configs and logs of the
+# next start, its final weights (10), the folder of the next stage, the first checkpoint there.
+BOUNDARY_KILLS = (1, 7, 10, 11, 15, 29, 45)
 WRITE_KILLS = (1, 4, 9, 13, 19, 25)  # at the n-th file operation: first files, flushes, renames
 
 
@@ -51,14 +55,14 @@ def killed_by(pid: int) -> int:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
-def kill_self_at_operation(number: int) -> None:
-    """Make this process die of SIGKILL right before its n-th operation on checkpoint files."""
+def kill_self_at_operation(number: int, counts: Callable[[], bool] = lambda: True) -> None:
+    """Make this process die of SIGKILL right before its n-th operation on files that counts."""
     count = 0
 
     def counted(function: Callable) -> Callable:
         def call(*args: object, **kwargs: object) -> object:
             nonlocal count
-            count += 1
+            count += counts()
             if count == number:
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **kwargs)
@@ -68,7 +72,7 @@ def kill_self_at_operation(number: int) -> None:
     checkpoints.write_tensors = counted(checkpoints.write_tensors)
     checkpoints.save_json = counted(checkpoints.save_json)
     checkpoints._flush = counted(checkpoints._flush)
-    Path.rename = counted(Path.rename)
+    Path.rename, Path.replace = counted(Path.rename), counted(Path.replace)
     shutil.rmtree = counted(shutil.rmtree)
 
 
@@ -81,16 +85,27 @@ def main() -> None:
     peace = time.monotonic() - began
     config = replace(config, out_dir=str(out / "killed"))
     rng, kills, steps = random.Random(0), 0, []
-    for number in WRITE_KILLS:
+    first, *later = stage_runs(config)
+
+    def reached() -> str:
+        places = [checkpoints.latest_checkpoint(one.out_dir) for one in (first, *later)]
+        return "/".join(str(getattr(place, "name", None)) for place in places)
+
+    for number in () if later else WRITE_KILLS:
         pid = start(config, lambda number=number: kill_self_at_operation(number))
         kills += killed_by(pid) == signal.SIGKILL
-        steps.append(str(getattr(checkpoints.latest_checkpoint(out / "killed"), "name", None)))
-    for _ in range(TIMED_KILLS):
+        steps.append(reached())
+    end = checkpoints.checkpoint_path(first.out_dir, first.steps)
+    for number in BOUNDARY_KILLS if later else ():
+        pid = start(config, lambda number=number: kill_self_at_operation(number, end.exists))
+        kills += killed_by(pid) == signal.SIGKILL
+        steps.append(reached())
+    for _ in range(0 if later else TIMED_KILLS):
         pid = start(config)
         time.sleep(rng.uniform(0.2, 0.8) * peace)
         os.kill(pid, signal.SIGKILL)
         kills += killed_by(pid) == signal.SIGKILL
-        steps.append(str(getattr(checkpoints.latest_checkpoint(out / "killed"), "name", None)))
+        steps.append(reached())
     assert killed_by(start(config)) == 0
     print(f"kills {kills}, {peace:.1f} s in peace, checkpoints after each: {' '.join(steps)}")
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from codec_lib import hub
 from codec_lib.training.checkpoints import latest_checkpoint, read_tensor_file
-from codec_lib.training.config import write_config
+from codec_lib.training.config import TrainConfig, write_config
 from codec_lib.training.logs import read_csv
 from codec_lib.training.loop import train
 
@@ -68,13 +69,12 @@ def test_resumed_equals_uninterrupted(tiny_config, tmp_path):
     _same_end(whole, Path(config.out_dir))
 
 
-def test_killed_equals_uninterrupted(tiny_config, tmp_path):
-    """SIGKILL at random times and in the middle of writing checkpoints changes nothing."""
-    changes = {"critics": "smoke", "critic_start": 5, "valid_every": 7, "checkpoint_every": 2}
-    write_config(tiny_config(steps=30, **changes), tmp_path / "config.yml")
+def _kill(config: TrainConfig, out: Path) -> int:
+    """Take a run twice, once killed again and again; return how often it was."""
+    write_config(config, out / "config.yml")
     command = [sys.executable, str(Path(__file__).with_name("killer.py"))]
     done = subprocess.run(
-        [*command, str(tmp_path / "config.yml"), str(tmp_path)],
+        [*command, str(out / "config.yml"), str(out)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -82,10 +82,32 @@ def test_killed_equals_uninterrupted(tiny_config, tmp_path):
         timeout=400,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    kills = int(re.search(r"kills (\d+)", done.stdout).group(1))
-    assert kills >= 6, done.stdout
+    print(done.stdout)
+    return int(re.search(r"kills (\d+)", done.stdout).group(1))
+
+
+def test_killed_equals_uninterrupted(tiny_config, tmp_path):
+    """SIGKILL at random times and in the middle of writing checkpoints changes nothing."""
+    changes = {"critics": "smoke", "critic_start": 5, "valid_every": 7, "checkpoint_every": 2}
+    assert _kill(tiny_config(steps=30, **changes), tmp_path) >= 6
     _same_end(tmp_path / "peace", tmp_path / "killed")
     assert not [p for p in (tmp_path / "killed" / "checkpoints").iterdir() if p.name[:3] != "ste"]
+
+
+def test_killed_between_two_stages_equals_uninterrupted(tiny_config, tmp_path):
+    """SIGKILL at every operation around the end of a stage and the start of the next one."""
+    decoder = {"name": "decoder", "steps": 4, "freeze": ["encoder", "quantizer"]}
+    stages = [{"name": "all", "steps": 6}, {**decoder, "critic_start": 1}]
+    changes = {"critics": "smoke", "critic_start": 4, "valid_every": 3, "checkpoint_every": 2}
+    assert _kill(tiny_config(stages=stages, **changes), tmp_path) >= 7
+    for stage in ("1_all", "2_decoder"):
+        one, other = tmp_path / "peace" / stage, tmp_path / "killed" / stage
+        _same_end(one, other)
+        for name in ("best.safetensors", "final.safetensors"):
+            card, weights = hub.read_tensors(one / name)
+            again = hub.read_tensors(other / name)
+            assert card == again[0]
+            assert all(torch.equal(value, again[1][key]) for key, value in weights.items())
 
 
 def test_a_longer_run_goes_on_and_another_config_does_not(tiny_config):

@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codec_lib.codecs.registry import codec_class
+from codec_lib.discriminators import build_discriminators
+from codec_lib.losses import objective
 from codec_lib.training.config import (
     TrainConfig,
     differences,
@@ -15,7 +18,8 @@ from codec_lib.training.config import (
     read_mapping,
     write_config,
 )
-from codec_lib.training.presets import PRESETS
+from codec_lib.training.presets import PRESETS, preset_for
+from codec_lib.training.stages import stage_runs
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
@@ -32,6 +36,77 @@ def test_paper_preset_is_the_published_recipe():
     assert (config.warmup_steps, config.final_lr_fraction, config.clip_norm) == (0, 0.0, 0.0)
     assert config.critics == "paper" and config.critic_start == 0
     assert load_config("official").recipe == "official"
+
+
+@pytest.mark.parametrize("preset", ["ds_codec", "ds_codec-paper"])
+def test_ds_codec_has_the_two_stages_of_the_paper(preset):
+    mirror, decoder = stage_runs(load_config(preset))
+    assert mirror.freeze == () and decoder.freeze == ("encoder", "quantizer")
+    assert mirror.overrides == {} and decoder.overrides == {"transformer_layers": 1}
+    assert decoder.lr == pytest.approx(mirror.lr / 5) and decoder.final_lr_fraction == 0.5
+    assert decoder.init_from == f"{mirror.out_dir}/final.safetensors"
+    if preset == "ds_codec-paper":  # 1e-4 to 1e-5, then 2e-5 to 1e-5
+        assert (mirror.lr, mirror.final_lr_fraction, mirror.warmup_steps) == (1e-4, 0.1, 1000)
+        assert (mirror.batch_size, decoder.batch_size, mirror.betas) == (10, 24, (0.8, 0.9))
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_presets_name_what_there_is(preset):
+    for run in stage_runs(load_config(preset)):
+        objective.recipe(run.recipe)
+        codec_class(run.codec)
+        if run.critics:
+            names = run.critics.split(",") if "," in run.critics else run.critics
+            build_discriminators(names, width=1 / 64)
+
+
+def test_a_codec_starts_from_the_preset_of_its_family():
+    assert preset_for("ds_codec_pq") == "ds_codec"
+    assert preset_for("sacodec", "paper") == "sacodec-paper"
+    assert preset_for("ds_codec_vq", "smoke") == "smoke"
+    assert preset_for("encodec") == "small" and preset_for("speechtokenizer", "paper") == "paper"
+
+
+def test_changes_reach_into_stages_and_mappings_merge(tmp_path):
+    stages = [{"name": "a", "steps": 3}, {"name": "b", "overrides": {"quantizer": {"decay": 0.5}}}]
+    changes = {
+        "stages": stages,
+        "overrides.quantizer.epsilon": 1e-6,
+        "stages.b.overrides.width": 64,
+    }
+    config = load_config("small", changes=changes)
+    first, second = stage_runs(config)
+    assert first.overrides == {"quantizer": {"decay": 0.95, "epsilon": 1e-6}}
+    assert second.overrides == {"quantizer": {"decay": 0.5, "epsilon": 1e-6}, "width": 64}
+    assert (first.steps, second.steps) == (3, config.steps) and (first.seed, second.seed) == (0, 1)
+    write_config(config, tmp_path / "c.yml")
+    again = load_config(None, tmp_path / "c.yml", {"stages.a.steps": 9})
+    assert [run.steps for run in stage_runs(again)] == [9, 6000]
+    assert stage_runs(load_config("ds_codec", changes={"stages": [], "steps": 7}))[0].steps == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 4}, "steps: every stage sets its own.*stages.mirror.steps"),
+        ({"stages.miror.steps": 3}, "unknown stage 'miror'; did you mean mirror"),
+        ({"stages.mirror": 3}, "stages.mirror: got no field, expected e.g. stages.mirror.steps"),
+        ({"stages": 3}, "stages: got 3, expected tuple"),
+        ({"stages": [{"steps": 3}]}, r"stages\[0\]: got name None, expected letters"),
+        ({"stages": [{"name": "../a"}]}, "got name '../a'"),
+        ({"stages": [{"name": "a"}, {"name": "a"}]}, "got name 'a' a second time"),
+        (
+            {"stages": [{"name": "a", "lrr": 1}]},
+            "stage a: unknown training option.*did you mean lr",
+        ),
+        ({"stages": [{"name": "a", "steps": 0}]}, "stage a: steps: got 0, expected more than 0"),
+        ({"stages": [{"name": "a", "devices": 2}]}, "stage a: got devices, which all stages share"),
+        ({"freeze": "encoder"}, "freeze: got 'encoder', expected tuple"),
+    ],
+)
+def test_mistakes_in_stages_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_config("ds_codec", changes=changes)
 
 
 def test_later_sources_win_and_mappings_merge(tmp_path):
