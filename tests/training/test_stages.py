@@ -180,6 +180,25 @@ def test_a_run_in_stages_refuses_what_would_change_it(staged, tmp_path):
     assert sorted(path.name for path in moved.iterdir()) == ["1_all", "2_decoder", "config.yml"]
 
 
+@pytest.mark.parametrize("codec", ["ds_codec_vq", "ds_codec_pq"])
+def test_ds_codec_starts_its_second_stage_where_the_first_ended(tiny_config, codec, speech_batch):
+    config = tiny_config(codec=codec, recipe="ds_codec_small")
+    stages = tuple({**stage, "steps": 2} for stage in load_config("ds_codec").stages)
+    folder = train(replace(config, overrides={}, stages=stages))
+    mirror = hub.load(folder / "1_mirror" / "final.safetensors")
+    second = load_config(None, folder / "2_decoder" / "config.yml")
+    run = Run(second, make_fabric(second))
+    assert run.fresh_parts == ["transformer"]
+    with torch.no_grad():
+        begun = run.codec.eval()(speech_batch).wav
+        torch.testing.assert_close(begun, mirror(speech_batch).wav, rtol=0, atol=1e-5)
+    ended = hub.load(folder / "2_decoder" / "final.safetensors")
+    assert torch.equal(ended.encode(speech_batch).codes, mirror.encode(speech_batch).codes)
+    assert not torch.allclose(ended(speech_batch).wav, begun, atol=1e-4)
+    row = read_csv(folder / "2_decoder" / "metrics.csv")[-1]
+    assert float(row["train/commitment_loss"]) > 0 and float(row["train/grad_norm"]) > 0
+
+
 def test_the_last_stage_is_what_a_run_stands_for(staged, tmp_path, monkeypatch):
     folder = train(staged())
     codec = codec_lib.build(

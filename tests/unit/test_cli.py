@@ -96,6 +96,7 @@ def test_decode_finds_a_shipped_codec_by_its_fingerprint(codec_file, sound, tmp_
         (["train", "speechtokenizer", "--set", "lrr=1"], "did you mean lr"),
         (["train", "speechtokenizer", "--set", "lr"], "expected key=value"),
         (["train", "speechtokenizer", "--preset", "smaller"], "did you mean small"),
+        (["train", "ds_codec_vq", "--steps", "3"], "hint: stages.mirror.steps"),
         (["train", "speechtokenizer", "--corpus", "nowhere"], "got 'nowhere', expected one of"),
         (["train", "speechtokenizer", "--config", "no.yml"], "no.yml: No such file"),
         (["train", "speechtokenizer", "--teacher", "hubert-tiny"], "hubert-tiny"),
