@@ -57,13 +57,25 @@ def describe_anything(name: str | None = None) -> dict[str, Any]:
     if name in codec_lib.names():
         codec = codec_lib.build(name)
         scales = ", ".join(sorted(codec_class(name).scales))
-        return {"codec": name, "scales": scales, **_sizes(codec, "small scale")}
+        return {"codec": name, "scales": scales, **_rates(codec, "small scale")}
     codec = hub.load(name, fold=False)
     card = {key: value for key, value in codec.card.items() if key != "training"}
-    return {"codec": codec.name, **_sizes(codec, "weights"), "sha256": codec.fingerprint, **card}
+    return {"codec": codec.name, **_rates(codec, "weights"), "sha256": codec.fingerprint, **card}
 
 
-def _sizes(codec: Codec, what: str) -> dict[str, Any]:
+def name_codebooks(codec: Codec) -> str:
+    r"""Return number and sizes of a codec's codebooks.
+
+    Examples
+    --------
+    >>> name_codebooks(codec_lib.build("speechtokenizer")), name_codebooks(codec_lib.build("sacodec"))
+    ('8 of 1024', '2 of 1000 and 1024')
+    """
+    sizes = dict.fromkeys(codec.codebook_sizes)
+    return f"{codec.num_quantizers} of {' and '.join(map(str, sizes))}"
+
+
+def _rates(codec: Codec, what: str) -> dict[str, Any]:
     """Describe rates and sizes of a codec."""
     millions = sum(parameter.numel() for parameter in codec.parameters()) / 1e6
     kbits = [codec.bitrate(n_q) / 1000 for n_q in range(1, codec.num_quantizers + 1)]
@@ -71,7 +83,7 @@ def _sizes(codec: Codec, what: str) -> dict[str, Any]:
         what: f"{millions:.2f} M trainable parameters",
         "audio": f"{codec.sample_rate} Hz, {codec.hop_length} samples a frame, "
         f"{codec.frame_rate:g} frames/s",
-        "codebooks": f"{codec.num_quantizers} of {codec.codebook_size} entries",
+        "codebooks": f"{name_codebooks(codec)} entries",
         "kbit/s": ", ".join(f"{rate:g}" for rate in kbits),
     }
 

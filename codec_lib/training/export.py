@@ -13,6 +13,7 @@ from typing import Any
 from codec_lib import hub, paths
 from codec_lib.codecs.base import Codec
 from codec_lib.training.config import last_stage, read_mapping
+from codec_lib.training.description import name_codebooks
 from codec_lib.training.stages import FINAL
 
 LIMIT_MB = 6.0  # a shipped checkpoint's size; they lie in the repository
@@ -22,7 +23,7 @@ CARD = """# {name}
 | | |
 |---|---|
 | codec | {codec} ({parameters:.2f} M parameters), {sample_rate} Hz, {frame_rate:g} frames/s |
-| rate | {num_quantizers} codebooks of {codebook_size} entries, {kbits:g} kbit/s |
+| rate | codebooks: {codebooks} entries, {kbits:g} kbit/s |
 | trained on | {corpus} |
 | steps | {steps} of {batch_size} x {segment_seconds} s, recipe `{recipe}`, seed {seed} |
 | teacher | {teacher} |
@@ -97,8 +98,7 @@ def _card(name: str, codec: Codec, settings: dict[str, Any], licence: str, file:
         parameters=sum(parameter.numel() for parameter in codec.parameters()) / 1e6,
         sample_rate=codec.sample_rate,
         frame_rate=codec.frame_rate,
-        num_quantizers=codec.num_quantizers,
-        codebook_size=codec.codebook_size,
+        codebooks=name_codebooks(codec),
         kbits=codec.bitrate() / 1000,
         steps=steps,
         metrics=", ".join(f"{key} {value:.3f}" for key, value in metrics.items()) or "unknown",

@@ -89,3 +89,4 @@ def test_two_processes_take_stages_and_wait_for_no_frozen_part(tiny_config, tmp_
     _launch(["-m", *command, "--devices", "2"])
     for stage in ("1_all", "2_decoder", "3_encoder"):
         _compare(joint / stage, tmp_path / "split" / stage)
+        assert latest_checkpoint(tmp_path / "split" / stage).name == "step_00000002"

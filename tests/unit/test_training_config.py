@@ -53,8 +53,7 @@ def test_ds_codec_has_the_two_stages_of_the_paper(preset):
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_presets_name_what_there_is(preset):
     for run in stage_runs(load_config(preset)):
-        objective.recipe(run.recipe)
-        codec_class(run.codec)
+        assert run.recipe in objective.RECIPES and run.scale in codec_class(run.codec).scales
         if run.critics:
             names = run.critics.split(",") if "," in run.critics else run.critics
             build_discriminators(names, width=1 / 64)
