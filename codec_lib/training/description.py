@@ -68,8 +68,8 @@ def name_codebooks(codec: Codec) -> str:
 
     Examples
     --------
-    >>> name_codebooks(codec_lib.build("speechtokenizer")), name_codebooks(codec_lib.build("sacodec"))
-    ('8 of 1024', '2 of 1000 and 1024')
+    >>> [name_codebooks(codec_lib.build(name)) for name in ("speechtokenizer", "sacodec")]
+    ['8 of 1024', '2 of 1000 and 1024']
     """
     sizes = dict.fromkeys(codec.codebook_sizes)
     return f"{codec.num_quantizers} of {' and '.join(map(str, sizes))}"
