@@ -16,7 +16,7 @@ from codec_lib.blocks.activations import Snake
 from codec_lib.blocks.antialias import kaiser_lowpass
 from codec_lib.blocks.bigcodec import BigCodecDecoder
 from codec_lib.codecs.base import Codec
-from codec_lib.codecs.published_dac import DAC_LAYOUT, layout_names
+from codec_lib.codecs.published_dac import BIGCODEC_LAYOUT, DAC_LAYOUT, layout_names
 
 RATES = {"44.1 kHz": (44100, (8, 8, 4, 2)), "16 kHz": (16000, (8, 5, 4, 2))}
 
@@ -180,8 +180,6 @@ SHAPES = {  # of the narrow network, as the published ones scale
 
 def bigcodec_state(codec: Codec) -> dict[str, dict[str, torch.Tensor]]:
     """Return random weights of a narrow BigCodec in the published layout."""
-    from codec_lib.codecs.published_dac import BIGCODEC_LAYOUT
-
     own = codec.state_dict()
     flat = {
         name: torch.randn(own[key].shape) * 0.1
@@ -212,6 +210,10 @@ def test_bigcodec_layout() -> None:
     assert torch.equal(codec.quantizer.layers[0].codebook, entries)
     codes = codec.encode(torch.randn(1, 1, 1000) * 0.1)
     assert codec.decode(codes).shape == (1, 1, 1000)
+    second = codec_lib.build("ds_codec_vq", "paper", **NARROW, transformer_layers=1,
+                             transformer_heads=2).eval()  # fmt: skip
+    second.load_published(state)  # stage 2 of DS-Codec starts here
+    assert torch.equal(second.decode(codes), codec.decode(codes))
 
 
 def test_bigcodec_strictness() -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
-from torch import Tensor, nn
+from torch import Tensor
 
 from codec_lib.blocks.antialias import CONTEXT, AntiAliasedSnakeBeta, kaiser_lowpass
 from codec_lib.blocks.bigcodec import BigCodecDecoder, BigCodecEncoder
@@ -16,10 +16,6 @@ from codec_lib.blocks.bigcodec import BigCodecDecoder, BigCodecEncoder
 BIGCODEC = {"strides": (5, 5, 2, 2, 2), "lstm_layers": 2, "activation": "snake_beta"}
 DAC = {"lstm_layers": 0, "activation": "snake"}
 TINY = {"latent_dim": 3, "width": 1}
-
-
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def direct_snake_beta(x: np.ndarray, alpha: float, beta: float) -> np.ndarray:
@@ -73,18 +69,6 @@ def test_snake_beta_depends_on_its_context_only() -> None:
     touched = x.grad[0, 0].nonzero().flatten()
     assert 30 - CONTEXT <= touched.min() and touched.max() <= 30 + CONTEXT
     assert len(touched) > CONTEXT
-
-
-def test_published_parameter_counts() -> None:
-    with torch.device("meta"):
-        assert count(BigCodecEncoder(**BIGCODEC)) == 76_530_704
-        assert count(BigCodecDecoder(**BIGCODEC)) == 82_821_602
-        for strides, encoder, decoder in (
-            ((8, 8, 4, 2), 22_307_968, 54_104_162),
-            ((8, 5, 4, 2), 21_521_536, 52_334_690),
-        ):
-            assert count(BigCodecEncoder(width=64, strides=strides, **DAC)) == encoder
-            assert count(BigCodecDecoder(width=96, strides=strides, **DAC)) == decoder
 
 
 @pytest.mark.parametrize("form", [BIGCODEC, {**DAC, "strides": (8, 5, 4, 2)}])

@@ -1,4 +1,4 @@
-"""SACodec and DS-Codec: the contract with codebooks of different sizes, and every ablation."""
+"""Codecs of one and two streams: the contract, codebooks of different sizes, every ablation."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ FORMS = {
     "sacodec, no Q1": ("sacodec", {"use_first": False}),
     "sacodec, no Q2": ("sacodec", {"use_second": False}),
     "sacodec, learnable": ("sacodec", {"first": "learnable"}),
+    "bigcodec": ("bigcodec", {}),
+    "bigcodec, own network": ("bigcodec", {"backbone": "bigcodec", "width": 1}),
+    "dac": ("dac", {}),
     "ds_codec_vq": ("ds_codec_vq", {}),
     "ds_codec_pq": ("ds_codec_pq", {}),
     "ds_codec_pq, transformer": ("ds_codec_pq", {"transformer_layers": 1}),
