@@ -16,6 +16,7 @@ from codec_lib.codecs.base import Codec
 
 MODULES = (
     "speechtokenizer",
+    "encodec",
     "bigcodec",
     "dac",
     "sacodec",

@@ -21,11 +21,13 @@ from codec_lib.codecs.base import Codec
 
 FOLDER = Path(__file__).parent
 SPECTRAL = {"backbone": "spectral", "width": 12, "num_mels": 20, "latent_dim": 8}
-SIZES = {"num_quantizers": 4, "codebook_size": 32, "latent_dim": 8, "teacher_dim": 8}
+BOOKS = {"num_quantizers": 4, "codebook_size": 32, "latent_dim": 8}
+SIZES = {**BOOKS, "teacher_dim": 8}
 SEANET = {"backbone": "seanet", "width": 2, "lstm_layers": 1}
 MODELS = {  # file: codec and what is changed at smoke scale
     "speechtokenizer_spectral": ("speechtokenizer", {**SPECTRAL, **SIZES}),
     "speechtokenizer_seanet": ("speechtokenizer", {**SEANET, **SIZES}),
+    "encodec_seanet": ("encodec", {**SEANET, **BOOKS, "bidirectional": False, "causal": True}),
     "sacodec_spectral": ("sacodec", {**SPECTRAL, "codebook_dim": 8}),
     "ds_codec_vq_spectral": ("ds_codec_vq", {**SPECTRAL, "transformer_layers": 1}),
     "ds_codec_pq_spectral": ("ds_codec_pq", SPECTRAL),
@@ -59,7 +61,7 @@ def write(name: str) -> None:
         if key.startswith("transformer") and not parameter.any():  # its output projections
             torch.nn.init.normal_(parameter, std=0.1)
     wav = torch.cat([gain * glide() for gain in torch.logspace(-1.5, 0.5, 30)])
-    if kind != "speechtokenizer":  # its codebooks start from the data
+    if kind not in ("speechtokenizer", "encodec"):  # their codebooks start from the data
         spread(codec, wav)
     codec.train()(wav)
     path = hub.save_codec(codec, FOLDER / f"{name}.safetensors")

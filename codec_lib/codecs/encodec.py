@@ -1,0 +1,91 @@
+r"""EnCodec: a residual quantizer in a causal SEANet, the codec that the others descend from.
+
+[Defossez 2022]. ``paper`` is the published 24 kHz model to the parameter (14,851,810): every layer
+causal, 75 Hz, 32 codebooks, of which 2, 4, 8, 16 or 32 make 1.5 to 24 kbit/s. ``small`` and
+``smoke`` stand on the spectral backbone and have SpeechTokenizer's sizes, so that they are
+SpeechTokenizer without a teacher: the baseline of every claim about one.
+
+Notebook: 05_encoders_and_decoders. Leaves out: the 48 kHz stereo model, the language model over
+codes, the loss balancer. Read next: ``codecs/bigcodec.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from codec_lib.codecs.backbones import build_backbone
+from codec_lib.codecs.base import Codec, CodecConfig
+from codec_lib.codecs.published import load_encodec_layout
+from codec_lib.codecs.registry import register
+from codec_lib.quantizers.residual import ResidualVectorQuantizer
+
+
+@register("encodec")
+class Encodec(Codec):
+    r"""EnCodec [Defossez 2022].
+
+    ``forward(wav).losses["commitment_loss"]`` has the K terms of its Eq. (3).
+
+    Parameters
+    ----------
+    config
+        See ``CodecConfig``; ``scales`` has three of them.
+
+    Examples
+    --------
+    >>> from codec_lib.codecs.registry import build
+    >>> codec = build("encodec", "smoke")
+    >>> codec.num_quantizers, codec.bitrate()
+    (8, 2400.0)
+    """
+
+    scales: ClassVar[dict[str, CodecConfig]] = {
+        "smoke": CodecConfig(
+            width=32,
+            latent_dim=16,
+            codebook_size=64,
+            encoder_depth=1,
+            decoder_depth=1,
+            expansion=2,
+            n_fft=640,
+            num_mels=40,
+        ),
+        "small": CodecConfig(),
+        "paper": CodecConfig(
+            sample_rate=24000,
+            backbone="seanet",
+            width=32,
+            latent_dim=128,
+            num_quantizers=32,
+            bidirectional=False,
+            causal=True,
+        ),
+    }
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__(config)
+        self.encoder, self.decoder = build_backbone(config)
+        self.quantizer = ResidualVectorQuantizer(
+            latent_dim=config.latent_dim,
+            num_quantizers=config.num_quantizers,
+            codebook_size=config.codebook_size,
+            codebook_dim=config.codebook_dim,
+            **config.quantizer,
+        )
+
+    def load_published(self, state_dict: Mapping[str, Any]) -> None:
+        r"""Load the published checkpoint's own key layout, strictly.
+
+        Parameters
+        ----------
+        state_dict
+            The bare state dict of the 24 kHz model, 252 keys.
+
+        Raises
+        ------
+        ValueError
+            If keys are missing or unexpected, or a shape differs; each is named. The codec must
+            have the SEANet backbone at the published sizes (``scale="paper"``).
+        """
+        load_encodec_layout(self, state_dict, renamed={})
