@@ -94,12 +94,12 @@ def test_saved_tables_load_by_path_and_unknown_names_list_the_known(tmp_path):
         load_anchor(path)
 
 
-def test_shipped_anchors_are_those_of_a_thousand_units():
-    table = load_anchor("hubert-small-km1000")
-    assert table.shape == (1000, 192) and torch.isfinite(table).all()
-    assert len(table.unique(dim=0)) == 1000
+@pytest.mark.parametrize("num_anchors", [500, 1000])
+def test_shipped_anchors_are_different_units(num_anchors):
+    table = load_anchor(f"hubert-small-km{num_anchors}")
+    assert table.shape == (num_anchors, 192) and torch.isfinite(table).all()
     quantizer = AnchoredQuantizer(192, table, "direct")
-    codes = torch.arange(1000).view(1, 1, -1)
+    codes = torch.arange(num_anchors).view(1, 1, -1)
     assert torch.equal(quantizer.encode(quantizer.decode(codes)), codes)
 
 
