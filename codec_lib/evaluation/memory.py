@@ -147,9 +147,16 @@ def _kmeans(vectors: str) -> Callable[[], dict[str, Any]]:
     return task
 
 
+def _quantizer(which: str) -> Callable[[], dict[str, Any]]:
+    from codec_lib.evaluation.quantizer_bench import step_task  # which imports this file
+
+    return step_task(which)
+
+
 TASKS: dict[str, Callable[[str], Callable[[], dict[str, Any]]]] = {
     "encode": _encode,
     "kmeans": _kmeans,
+    "quantizer": _quantizer,
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codec_lib import audio
-from codec_lib.evaluation import memory, speed
+from codec_lib.evaluation import memory, quantizer_bench, speed
 
 
 def test_runs_take_turns_and_ratios_compare_turn_by_turn():
@@ -50,6 +50,18 @@ def test_a_task_reports_its_own_peak():
 def test_a_failing_task_says_why():
     with pytest.raises(RuntimeError, match="no_such_file"):
         memory.in_own_process("encode", "no_such_file.wav")
+
+
+@pytest.mark.parametrize("name", quantizer_bench.PAIRS)
+def test_quantizer_pairs_do_the_same_work(name, monkeypatch):
+    monkeypatch.setattr(quantizer_bench, "BATCH", 2)
+    monkeypatch.setattr(quantizer_bench, "FRAMES", 10)
+    ours, theirs = quantizer_bench.build_pair(name)
+    mine, other = (quantizer_bench.training_step(q, ours.latent_dim) for q in (ours, theirs))
+    assert torch.equal(mine(), other().long())
+    for quantizer in (ours, theirs):
+        trained = [p.grad is not None for p in quantizer.parameters()]
+        assert all(trained), "both packages must do the whole backward pass"
 
 
 def test_table_prints_every_row(capsys):
