@@ -52,6 +52,7 @@ __all__ = [
 
 PROFILES = ("smoke", "cpu", "gpu", "paper")
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not tested here")
+WITHOUT_PAPER = {"reproduced": "holds", "not reproduced": "does not hold"}
 
 
 @dataclass
@@ -242,6 +243,7 @@ def results(rows: Sequence[Mapping[str, Any]], ctx: Context | None = None) -> No
     rows
         Each with ``claim``, ``measured`` (a text with its range), ``paper`` (its figure, or "–")
         and ``verdict``: reproduced, not reproduced, inconclusive, or not tested here.
+        Where the paper has no figure, the first two are shown as holds and does not hold.
     ctx
         Context; None takes that of the last :func:`setup`.
 
@@ -258,8 +260,14 @@ def results(rows: Sequence[Mapping[str, Any]], ctx: Context | None = None) -> No
                 f"rows: got {dict(row)}, expected claim, measured, paper and a verdict of "
                 f"{', '.join(VERDICTS)}"
             )
+    rows = [
+        {**row, "verdict": WITHOUT_PAPER.get(row["verdict"], row["verdict"])}
+        if row["paper"] == "–"
+        else dict(row)
+        for row in rows
+    ]
     table(rows, caption=f"Results at profile {ctx.profile}, seed {ctx.seed}")
-    record = {"environment": environment(ctx), "results": [dict(row) for row in rows]}
+    record = {"environment": environment(ctx), "results": rows}
     ctx.save_json(f"{ctx.number}_results.json", record)
 
 

@@ -127,9 +127,11 @@ def test_results_are_kept_and_finish_insists_on_them(ctx, capsys):
     with pytest.raises(FileNotFoundError, match=r"01_results\.json"):
         nb.finish()
     row = {"claim": "c", "measured": "1 ± 0.1", "paper": "–", "verdict": "reproduced"}
-    html(lambda: nb.results([row]))
+    published = row | {"paper": "4 %"}
+    html(lambda: nb.results([row, published]))
     record = json.loads((ctx.artefacts / "01_results.json").read_text())
-    assert record["results"] == [row] and record["environment"]["profile"] == "smoke"
+    assert record["results"] == [row | {"verdict": "holds"}, published]
+    assert record["environment"]["profile"] == "smoke"
     nb.finish(ctx)
     assert "1 artefact(s) written" in capsys.readouterr().out
     with pytest.raises(ValueError, match="verdict"):
