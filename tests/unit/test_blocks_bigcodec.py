@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
-from torch import Tensor
+from torch import Tensor, nn
 
 from codec_lib.blocks.antialias import CONTEXT, AntiAliasedSnakeBeta, kaiser_lowpass
 from codec_lib.blocks.bigcodec import BigCodecDecoder, BigCodecEncoder
@@ -78,6 +78,18 @@ def test_one_second_keeps_its_length(form: dict) -> None:
         wav = BigCodecDecoder(**TINY, **form)(z)
     assert z.shape == (1, 3, 80 if form is BIGCODEC else 50)
     assert wav.shape == (1, 1, 16000) and wav.abs().max() <= 1
+
+
+def test_every_length_to_2000_is_kept() -> None:
+    """Whole frames keep their length, and every length is filled up to whole frames."""
+    encoder, decoder = BigCodecEncoder(**TINY, **BIGCODEC), BigCodecDecoder(**TINY, **BIGCODEC)
+    with torch.no_grad():
+        for frames in range(1, 11):
+            z = encoder(torch.zeros(1, 1, 200 * frames))
+            assert z.shape[-1] == frames and decoder(z).shape[-1] == 200 * frames
+    encoder.layers = nn.Identity()
+    for length in range(1, 2001):
+        assert encoder(torch.zeros(1, 1, length)).shape[-1] == 200 * -(-length // 200)
 
 
 def test_released_dac_loses_samples_at_odd_strides() -> None:
