@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from codec_lib.blocks.convnext import ConvNeXtStack
-from codec_lib.blocks.stft import InverseSTFT, LogMelFrames, substep
+from codec_lib.blocks.stft import InverseSTFT, LogMelFrames, full_precision, substep
 from codec_lib.shapes import check_shape
 
 
@@ -149,7 +149,7 @@ class SpectralDecoder(nn.Module):
             Waveform, shape (B, 1, F * hop_length).
         """
         x = self.stack(z_q.transpose(1, 2))  # (B, F, subframes * (n_fft + 2))
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             x = x.float().reshape(x.shape[0], x.shape[1] * self.subframes, -1)
             first, second = x.chunk(2, dim=-1)  # each (B, F * subframes, n_fft / 2 + 1)
             if self.head == "magnitude_phase":

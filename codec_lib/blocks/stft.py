@@ -8,6 +8,8 @@ Notebook: 01_speech_and_spectrograms. Leaves out: the mel spectrograms of losses
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 import torchaudio
@@ -15,6 +17,11 @@ from torch import Tensor, nn
 
 LOG_FLOOR = 1e-5  # -100 dB relative to a full-scale sine: below the noise of 16-bit audio
 MEL_CENTRE, MEL_SCALE = -7.0, 2.5  # brings log-mel values of speech to about zero mean, unit range
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context without autocast; the meta device, where networks are counted, has none."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 class LogMelFrames(nn.Module):
@@ -57,17 +64,18 @@ class LogMelFrames(nn.Module):
         self.out_dim = num_mels * subframes
         window = torch.hann_window(n_fft)
         self.register_buffer("window", window / window.sum(), persistent=False)
-        filters = torchaudio.functional.melscale_fbanks(
-            n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate
-        )
-        self.register_buffer("filters", filters, persistent=False)  # (n_fft / 2 + 1, M)
+        with torch.device("cpu"):  # torchaudio reads values, which the meta device has not
+            filters = torchaudio.functional.melscale_fbanks(
+                n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate
+            )  # (n_fft / 2 + 1, M)
+        self.register_buffer("filters", filters.to(window.device), persistent=False)
         self.context = -(-(n_fft - self.step) // (2 * hop_length))  # frames on each side
 
     def forward(self, wav: Tensor) -> Tensor:
         """Map (B, 1, T) to (B, F, subframes * M)."""
         frames = -(-wav.shape[-1] // self.hop_length)  # ceil(T / hop)
         side = (self.n_fft - self.step) // 2
-        with torch.autocast(wav.device.type, enabled=False):  # no complex numbers in bf16
+        with full_precision(wav):  # no complex numbers in bf16
             x = wav.float().squeeze(1)
             x = F.pad(x, (side, side + frames * self.hop_length - x.shape[-1]))
             spectrum = torch.stft(

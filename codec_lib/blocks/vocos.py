@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec_lib.blocks.convnext import ConvNeXtBlock, frame_norm
-from codec_lib.blocks.stft import InverseSTFT
+from codec_lib.blocks.stft import InverseSTFT, full_precision
 from codec_lib.shapes import check_shape
 
 GROUPS = 32  # of the group norms, as published
@@ -190,7 +190,7 @@ class VocosDecoder(nn.Module):
         for block in self.blocks:
             x = block(x, *conditions)
         x = self.out(self.final_norm(x))  # (B, F, n_fft + 2)
-        with torch.autocast(x.device.type, enabled=False):  # no complex numbers in bf16
+        with full_precision(x):  # no complex numbers in bf16
             magnitude, phase = x.float().chunk(2, dim=-1)  # each (B, F, n_fft / 2 + 1)
             magnitude = magnitude.exp().clamp_max(self.max_magnitude)
             spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())

@@ -8,6 +8,7 @@ import torch
 from codec_lib.blocks.convnext import ConvNeXtBlock, DepthwiseConv
 from codec_lib.blocks.spectral import SpectralDecoder, SpectralEncoder
 from codec_lib.blocks.stft import InverseSTFT, LogMelFrames
+from codec_lib.blocks.vocos import VocosDecoder
 
 TINY = {"latent_dim": 4, "width": 8, "depth": 1, "expansion": 2}
 
@@ -120,3 +121,13 @@ def test_bf16_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         wav_hat = decoder(encoder(torch.randn(1, 1, 1600)))
     assert wav_hat.dtype == torch.float32 and wav_hat.isfinite().all()
+
+
+def test_both_halves_run_on_the_meta_device() -> None:
+    with torch.device("meta"):  # where networks are counted
+        encoder = SpectralEncoder(16000, 320, num_mels=20, **TINY)
+        decoder = SpectralDecoder(320, **TINY)
+        vocos = VocosDecoder(320, latent_dim=4, width=8, depth=1)
+        z = encoder(torch.zeros(1, 1, 1601))
+        assert decoder(z).shape == vocos(z).shape == (1, 1, 1920)
+    assert encoder.frames.filters.is_meta
