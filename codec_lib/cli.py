@@ -69,7 +69,9 @@ def train_command(
     steps: Count = None,
     batch_size: Annotated[int | None, typer.Option(help="Crops per step, all devices.")] = None,
     segment_seconds: Number = None,
-    recipe: Annotated[str | None, typer.Option(help="paper, official or small.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Losses: small, paper, official, sacodec, bigcodec, ...")
+    ] = None,
     teacher: Annotated[str | None, typer.Option(help="hubert-small, hubert_base, ...")] = None,
     distill: Annotated[str | None, typer.Option(help="none, continuous, pseudo_label.")] = None,
     critics: Annotated[str | None, typer.Option(help="small, paper, or mpd,msd,ms_stft.")] = None,

@@ -89,7 +89,9 @@ class DiscriminatorConfig:
 # "small" is what a CPU can afford next to the spectral backbone; docs/recipes.md has the costs.
 DISCRIMINATORS: dict[str, DiscriminatorConfig] = {
     "paper": DiscriminatorConfig(),
-    "sacodec": DiscriminatorConfig(names=("mpd", "mrd", "multi_band")),  # WavTokenizer's sizes
+    # The two that the paper names; sizes of its nearest public relative, WavTokenizer, which trains
+    # with a third, "mrd".
+    "sacodec": DiscriminatorConfig(names=("mpd", "multi_band")),
     "bigcodec": DiscriminatorConfig(  # also DS-Codec
         names=("mpd", "mrd"),
         width=0.5,

@@ -31,14 +31,18 @@ class DiscriminatorOutput:
         Scores, large for real; (B, 1, ...) with the remaining axes of the critic's own grid.
     features
         The L feature maps that feature matching compares, each (B, C, ...).
+    has_logits
+        True where the last of the features is the score map itself.
     """
 
     logits: Tensor
     features: list[Tensor]
+    has_logits: bool = False
 
     def detach(self) -> DiscriminatorOutput:
         """Return the same values without gradient."""
-        return DiscriminatorOutput(self.logits.detach(), [f.detach() for f in self.features])
+        features = [feature.detach() for feature in self.features]
+        return DiscriminatorOutput(self.logits.detach(), features, self.has_logits)
 
 
 def normed(conv: nn.Module, norm: str = "weight") -> nn.Module:
@@ -110,7 +114,8 @@ def run_layers(
         hidden = F.leaky_relu(conv(hidden), slope)
         features.append(hidden)
     logits = conv_post(hidden)
-    return DiscriminatorOutput(logits, [*features, logits] if keep_logits else features)
+    features = [*features, logits] if keep_logits else features
+    return DiscriminatorOutput(logits, features, keep_logits)
 
 
 def published_key(key: str, spectral: bool) -> str | None:

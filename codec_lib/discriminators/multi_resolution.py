@@ -203,7 +203,7 @@ class BandDiscriminator(nn.Module):
                 features.append(hidden)
             last.append(hidden)
         logits = self.conv_post(torch.cat(last, dim=-1))  # (B, 1, F, bins / 8)
-        return DiscriminatorOutput(logits, [*features, logits])
+        return DiscriminatorOutput(logits, [*features, logits], has_logits=True)
 
 
 class MultiBandDiscriminator(Discriminator):

@@ -39,6 +39,7 @@ FEATURE_FORMS = {
     "relative": ("mean", "mean", 1.0),  # Eq. (6)
     "absolute": ("sum", "sum", 2.0),  # the official code
     "averaged": ("sum", "mean", 1.0),  # Vocos and its descendants
+    "hidden": ("sum", "sum", 1.0),  # DAC and BigCodec: without the score maps
 }
 
 
@@ -173,14 +174,14 @@ def feature_matching_loss(
     [SpeechTokenizer], Eq. (6), with the numerator as a mean too, so that the ratio has no unit
     (``"relative"``); the official code has :math:`2 \sum_k \sum_l \mathrm{mean} |D_k^l(x) -
     D_k^l(\hat x)|` (``"absolute"``); Vocos and WavTokenizer take half of it as a mean over the
-    critics (``"averaged"``).
+    critics (``"averaged"``); DAC and BigCodec half of it without the score maps (``"hidden"``).
 
     Parameters
     ----------
     real, fake
         Outputs on original and reconstruction; the original's maps are taken as constants.
     form
-        ``"relative"``, ``"absolute"`` or ``"averaged"``.
+        ``"relative"``, ``"absolute"``, ``"averaged"`` or ``"hidden"``.
 
     Returns
     -------
@@ -208,6 +209,8 @@ def feature_matching_loss(
         raise ValueError(f"form: got {form!r}, expected one of {list(FEATURE_FORMS)}")
     over_maps, over_critics, factor = FEATURE_FORMS[form]
     _check_outputs(real, fake)
+    if form == "hidden":
+        real, fake = ([_without_logits(output) for output in side] for side in (real, fake))
     _check_features(real, fake)
     scales = iter(_magnitudes(real)) if form == "relative" else repeat(1.0)
     per_critic = []
@@ -218,6 +221,12 @@ def feature_matching_loss(
         ]
         per_critic.append(_reduce(distances, over_maps))
     return factor * _reduce(per_critic, over_critics)  # Eq. (6)
+
+
+def _without_logits(output: DiscriminatorOutput) -> DiscriminatorOutput:
+    """Return an output whose features are hidden layers only."""
+    features = output.features[:-1] if output.has_logits else output.features
+    return DiscriminatorOutput(output.logits, features)
 
 
 @torch.no_grad()

@@ -41,7 +41,8 @@ class Recipe:
     adversarial_form
         ``"hinge"`` (averaged over critics) or ``"least_squares"`` (summed).
     feature_form
-        ``"relative"`` (averaged), ``"absolute"`` (summed, twice) or ``"averaged"``.
+        ``"relative"`` (averaged), ``"absolute"`` (summed, twice), ``"averaged"``, or ``"hidden"``
+        (summed, without the score maps).
     layer_reduction, layer_weights
         ``"sum"`` or ``"mean"`` over quantizers of the commitment and codebook losses; weight of
         each quantizer within them, empty for 1.
@@ -140,21 +141,20 @@ RECIPES: dict[str, Recipe] = {
         feature_form="averaged",
         layer_weights=(25.0, 5.0),
     ),
-    # BigCodec's released code; DS-Codec does not print its own. The form of feature matching has a
-    # factor 2, so 0.5 is weight 1.
+    # BigCodec's released code; DS-Codec does not print its own.
     "bigcodec": Recipe(
         name="bigcodec",
         weights={
             "recon_loss/wave": 0.0,
             "recon_loss/mel": 15.0,
             "adv_loss": 1.0,
-            "feat_loss": 0.5,
+            "feat_loss": 1.0,
             "commitment_loss": 0.25,
             "codebook_loss": 1.0,
         },
         mel="dac",
         adversarial_form="least_squares",
-        feature_form="absolute",
+        feature_form="hidden",
     ),
 }
 RECIPES["ds_codec"] = replace(RECIPES["bigcodec"], name="ds_codec")

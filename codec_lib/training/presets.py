@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # SACodec: 1 s crops, one stage. The paper prints neither learning rate, batch nor steps.
     "sacodec": dict(**_CPU, codec="sacodec", recipe="sacodec_small", out_dir="runs/sacodec"),
     "sacodec-paper": dict(
-        **_GPU, codec="sacodec", recipe="sacodec", critics="mpd,multi_band", batch_size=40,
+        **_GPU, codec="sacodec", recipe="sacodec", critics="sacodec", batch_size=40,
         lr=2e-4, critic_lr=2e-4, betas=(0.9, 0.999), critic_betas=(0.9, 0.999), weight_decay=0.01,
         warmup_steps=1000, final_lr_fraction=0.0, steps=500_000, out_dir="runs/sacodec-paper",
     ),

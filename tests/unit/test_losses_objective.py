@@ -155,6 +155,15 @@ def test_a_codec_loss_of_its_own_is_added_as_it_is(out, wav):
     assert result.weighted["entropy_loss"].item() == 1.0
 
 
+def test_a_quantizer_without_losses_adds_nothing(out, wav):
+    """Finite scalar quantization has neither commitment nor codebook."""
+    out.losses = {}
+    for name in ("small", "sacodec", "ds_codec"):
+        result = GeneratorObjective(name)(out, wav)
+        assert not {"commitment_loss", "codebook_loss"} & set(result.terms)
+        assert result.total.item() == pytest.approx(sum(v.item() for v in result.weighted.values()))
+
+
 def test_sacodec_weighs_each_quantizer_by_equation_5(out, wav):
     out.losses = {
         "commitment_loss": torch.tensor([0.4, 0.8]),
@@ -174,18 +183,23 @@ def test_sacodec_weighs_each_quantizer_by_equation_5(out, wav):
     assert GeneratorObjective(alone)(out, wav).terms["codebook_loss"].item() == 5.0
 
 
-def test_bigcodec_sums_its_critics_and_counts_feature_distances_once(out, wav):
-    disc = build_discriminators("smoke")
+@pytest.mark.parametrize("name", ["mrd", "multi_band", "mpd", "ms_stft"])
+def test_bigcodec_sums_its_critics_and_compares_hidden_layers_once(out, wav, name):
+    """EnCodec's critics never count the score map, the others do."""
+    disc = build_discriminators((name,), width=1 / 32)
     real, fake = disc(wav), disc(out.wav)
     result = GeneratorObjective("ds_codec")(out, wav, real, fake)
-    distance = sum(
-        (a - b).abs().mean()
-        for r, f in zip(real, fake, strict=True)
-        for a, b in zip(r.features, f.features, strict=True)
+    distances = torch.stack(
+        [
+            sum((a - b).abs().mean() for a, b in zip(r.features, f.features, strict=True))
+            for r, f in zip(real, fake, strict=True)
+        ]
     )
-    assert result.weighted["feat_loss"].item() == pytest.approx(distance.item(), rel=1e-4)
+    scores = sum((r.logits - f.logits).abs().mean() for r, f in zip(real, fake, strict=True))
+    hidden = distances.sum() - (0 if name == "ms_stft" else scores)
+    assert result.weighted["feat_loss"].item() == pytest.approx(hidden.item(), rel=1e-4)
     averaged = feature_matching_loss(real, fake, "averaged")
-    assert averaged.item() == pytest.approx(distance.item() / len(real), rel=1e-4)
+    assert averaged.item() == pytest.approx(distances.mean().item(), rel=1e-4)
     squares = sum((1 - f.logits).square().mean() for f in fake)
     assert result.weighted["adv_loss"].item() == pytest.approx(squares.item(), rel=1e-4)
     assert result.weighted["recon_loss/mel"].item() == pytest.approx(
