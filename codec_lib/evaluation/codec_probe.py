@@ -17,6 +17,7 @@ from torch import Tensor
 
 from codec_lib.codecs.base import Codec
 from codec_lib.data import Corpus
+from codec_lib.quantizers import ProductQuantizer, code_counts
 
 from .probes import SILENCE, code_statistics, linear_probe, phoneme_frames
 
@@ -90,7 +91,8 @@ def probe_speakers(
     r"""Measure how well the codes of each codebook tell the speaker.
 
     Every second utterance of each speaker is fitted on, the others are tested; an utterance is
-    described by how often it uses each code.
+    described by how often it uses each code. Of a joint code of a product quantizer its digits are
+    counted: no utterance is long enough to say how often it uses 65,536 codes.
 
     Parameters
     ----------
@@ -116,26 +118,34 @@ def probe_speakers(
     if len(corpus.speakers) < 2:
         raise ValueError(f"{corpus.name}: got {len(corpus.speakers)} speakers, expected 2 or more")
     extract, seen = codes_of(codec, max(wanted) + 1), dict.fromkeys(corpus.speakers, 0)
-    shares: tuple[list, list] = ([], [])
+    shares: tuple[list[list[Tensor]], list[list[Tensor]]] = ([], [])
     labels: tuple[list, list] = ([], [])
     for index, utterance in enumerate(corpus):
         if utterance.speaker_id not in seen:
             continue
         part = seen[utterance.speaker_id] % 2
         seen[utterance.speaker_id] += 1
-        codes = extract(corpus.load(index)[None])[0]  # (F, K)
-        one_hot = torch.zeros(codes.shape[1], codec.codebook_size)
-        one_hot.scatter_add_(1, codes.T, torch.ones(codes.T.shape))
-        shares[part].append(one_hot / len(codes))  # (K, N)
+        codes = extract(corpus.load(index)[None]).transpose(1, 2)  # (1, K, F)
+        shares[part].append(_shares(codec, codes))
         labels[part].append(corpus.speakers.index(utterance.speaker_id))
-    known, tested = torch.stack(shares[0]), torch.stack(shares[1])  # (n, K, N)
     truth, expected = torch.tensor(labels[0]), torch.tensor(labels[1])
     rows = []
     for codebook in wanted:
-        parts = known[:, codebook].sqrt(), truth, tested[:, codebook].sqrt(), expected
-        found = linear_probe(*parts, epochs=40, seed=seed)
+        known, tested = (torch.stack([one[codebook] for one in part]).sqrt() for part in shares)
+        found = linear_probe(known, truth, tested, expected, epochs=40, seed=seed)
         rows.append({"codebook": codebook, **found.to_dict()})
     return rows
+
+
+def _shares(codec: Codec, codes: Tensor) -> list[Tensor]:
+    """Return for each codebook the share of each of its codes, or digits, in codes (1, K, F)."""
+    quantizer = getattr(codec, "quantizer", None)
+    if isinstance(quantizer, ProductQuantizer) and quantizer.joint:
+        streams, sizes = [quantizer.split(codes)], [quantizer.part_size]
+    else:
+        streams, sizes = codes.split(1, dim=1), codec.codebook_sizes
+    counts = (code_counts(*pair) for pair in zip(streams, sizes, strict=False))
+    return [count.flatten() / codes.shape[2] for count in counts]
 
 
 def _wanted(codec: Codec, codebooks: Sequence[int] | None) -> list[int]:

@@ -222,6 +222,61 @@ class HealthTracker:
         return usage_alarms(self.counts(), min_usage, self.codebook_sizes)
 
 
+class CountWindow:
+    r"""Sum of the code counts of a run's last steps.
+
+    A step is kept as the few counts that are not zero: of 65,536 codes a batch uses some hundred.
+
+    Parameters
+    ----------
+    window
+        Steps to look back on.
+
+    Examples
+    --------
+    >>> recent = CountWindow(window=2)
+    >>> for used in ([5, 0], [1, 0], [0, 2]):
+    ...     recent.add(torch.tensor([used]))
+    >>> recent.counts()
+    tensor([[1, 2]])
+    """
+
+    def __init__(self, window: int) -> None:
+        self._steps: deque[Tensor] = deque(maxlen=window)  # sparse, (K, N) each
+        self._counts = torch.empty(0)
+
+    def add(self, counts: Tensor) -> None:
+        """Add the counts (K, N) of one step, and forget the step that is one too many."""
+        step = counts.cpu().long().to_sparse()
+        if not self._steps:
+            self._counts = torch.zeros(step.shape, dtype=torch.int64)
+        if len(self._steps) == self._steps.maxlen:
+            self._counts.add_(self._steps[0], alpha=-1)
+        self._steps.append(step)
+        self._counts.add_(step)
+
+    def counts(self) -> Tensor:
+        """Return the counts (K, N) of the last steps."""
+        return self._counts.clone()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all steps as tensors: where counts are not zero, those counts, and the shape."""
+        steps = torch.stack([*self._steps] or [torch.zeros(0, 0).to_sparse()]).coalesce()
+        shape = torch.tensor(steps.shape)
+        return {"indices": steps.indices(), "values": steps.values(), "shape": shape}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over what ``state`` returned, or as ``recent`` the counts (steps, K, N) in full."""
+        if "recent" in state:
+            steps = state["recent"]
+        else:
+            parts = state["indices"], state["values"], state["shape"].tolist()
+            steps = torch.sparse_coo_tensor(*parts, check_invariants=True)
+        self._steps.clear()
+        for step in steps if steps.numel() else ():
+            self.add(step.to_dense() if step.is_sparse else step)
+
+
 def usage_alarms(
     counts: Tensor,
     min_usage: float = MIN_USAGE,

@@ -5,7 +5,6 @@ Read next: ``loop.py``.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,12 @@ from codec_lib import hub
 from codec_lib.codecs.base import Codec
 from codec_lib.discriminators import build_discriminators
 from codec_lib.losses.objective import GeneratorObjective, recipe
-from codec_lib.quantizers.health import code_counts, health_from_counts, usage_alarms
+from codec_lib.quantizers.health import (
+    CountWindow,
+    code_counts,
+    health_from_counts,
+    usage_alarms,
+)
 from codec_lib.quantizers.ranks import sum_over_ranks
 from codec_lib.training import checkpoints
 from codec_lib.training.averaging import AveragedWeights
@@ -59,7 +63,7 @@ class Run:
         self.config, self.fabric, self.step, self.best = config, fabric, 0, float("inf")
         self.codec = None
         self._data: Any = None
-        self.recent: deque[Tensor] = deque(maxlen=WINDOW)
+        self.recent = CountWindow(WINDOW)
         self._build_data()
         self._build_networks()
         torch.manual_seed(config.seed + 1 + fabric.global_rank)  # dropout differs between ranks
@@ -164,8 +168,7 @@ class Run:
 
     def count_codes(self, codes: Tensor) -> None:
         """Remember how often each code (B, K, F) was used in this step, by all processes."""
-        counts = sum_over_ranks(code_counts(codes, self.codec.codebook_sizes))
-        self.recent.append(counts.int().cpu())  # (K, N)
+        self.recent.add(sum_over_ranks(code_counts(codes, self.codec.codebook_sizes)))  # (K, N)
 
     def reduce(self, values: dict[str, Tensor], stop: bool) -> tuple[dict[str, float], bool]:
         r"""Average metrics over processes, and add learning rate and codebook health.
@@ -188,21 +191,17 @@ class Run:
         *means, wanted = self.fabric.all_reduce(packed.float(), reduce_op="mean").tolist()
         named = {f"train/{name}": mean for name, mean in zip(values, means, strict=True)}
         named["train/lr"] = self.networks.codec_optimizer.param_groups[0]["lr"]
-        health = health_from_counts(self.counts(), self.codec.codebook_sizes)
+        health = health_from_counts(self.recent.counts(), self.codec.codebook_sizes)
         for name, per_codebook in health.items():
             for index, value in enumerate(per_codebook.tolist(), start=1):
                 named[f"codes/{name}_{index}"] = value
         return named, wanted > 0
 
-    def counts(self) -> Tensor:
-        """Return the code counts of the last steps, shape (K, N)."""
-        return torch.stack(tuple(self.recent)).sum(dim=0)
-
     def alarms(self) -> list[str]:
         """Return a line for every collapsed codebook, now and then."""
         if (self.step + 1) % ALARM_EVERY:
             return []
-        found = usage_alarms(self.counts(), codebook_size=self.codec.codebook_sizes)
+        found = usage_alarms(self.recent.counts(), codebook_size=self.codec.codebook_sizes)
         return [f"ALARM step {self.step + 1}: {line}" for line in found]
 
     def save(self, run_dir: Path) -> None:
@@ -219,8 +218,7 @@ class Run:
                 checkpoints.write_tensors(folder / f"{name}.safetensors", module.state_dict())
             for name, optimizer in self._optimizers().items():
                 checkpoints.save_optimizer(folder, name, optimizer)
-            recent = torch.stack(tuple(self.recent)) if self.recent else torch.empty(0)
-            checkpoints.write_tensors(folder / "health.safetensors", {"recent": recent})
+            checkpoints.write_tensors(folder / "health.safetensors", self.recent.state())
             best = None if self.best == float("inf") else self.best
             state = {"step": self.step, "best": best, "frozen": self.frozen.digests}
             checkpoints.save_json(folder / "state.json", state)
@@ -261,7 +259,7 @@ class Run:
         self.check_frozen()
         for name, optimizer in self._optimizers().items():
             checkpoints.load_optimizer(folder, name, optimizer)
-        self.recent.extend(checkpoints.read_tensor_file(folder / "health.safetensors")["recent"])
+        self.recent.load(checkpoints.read_tensor_file(folder / "health.safetensors"))
         own = folder / f"rng_{self.fabric.global_rank}.json"
         if own.exists():  # else: more processes than before; theirs were seeded at the start
             checkpoints.set_random_state(checkpoints.load_json(own))

@@ -5,6 +5,8 @@ import torch
 
 from codec_lib.data import Corpus, corpus
 from codec_lib.evaluation import phoneme_probe, probe_codebooks, probe_speakers
+from codec_lib.evaluation.codec_probe import _shares, codes_of
+from codec_lib.quantizers import ProductQuantizer
 from codec_lib.shapes import Codes
 from codec_lib.teachers.frontend import LogMel
 
@@ -12,7 +14,8 @@ from codec_lib.teachers.frontend import LogMel
 class Known:
     """Codebook 0 says which band is loudest, codebook 1 nothing, codebook 2 who speaks."""
 
-    sample_rate, hop_length, frame_rate, num_quantizers, codebook_size = 16000, 320, 50.0, 3, 80
+    sample_rate, hop_length, frame_rate, num_quantizers = 16000, 320, 50.0, 3
+    codebook_sizes = (80, 80, 80)
     device = torch.device("cpu")
 
     def __init__(self, speaker_of):
@@ -54,6 +57,27 @@ def test_speakers_are_found_where_they_are(codec, parts):
     rows = probe_speakers(codec, twice)
     assert rows[2]["accuracy"] > 0.9 > rows[1]["accuracy"]
     assert rows[2]["num_classes"] == len(twice.speakers)
+
+
+def test_speakers_are_found_in_the_digits_of_joint_codes(codec, parts):
+    """65,536 joint codes, of which the second digit says who speaks: 64 numbers an utterance."""
+
+    class Joint(Known):
+        num_quantizers, codebook_sizes = 1, (65536,)
+        quantizer = ProductQuantizer(8, num_parts=4, codebook_size=16)
+
+        def encode(self, wav, n_q=None):
+            loudest, silent, voice = codec.encode(wav).codes.unbind(1)
+            digits = torch.stack([loudest % 16, voice % 16, voice // 16, silent], dim=1)
+            return Codes(self.quantizer.join(digits), wav.shape[-1])
+
+    twice = Corpus("twice", [*parts[0], *parts[0]])
+    joint = Joint(codec.speaker_of)
+    assert probe_speakers(joint, twice)[0]["accuracy"] > 0.9
+    codes = codes_of(joint)(twice.load(0)[None]).transpose(1, 2)
+    shares = _shares(joint, codes)
+    assert [share.shape for share in shares] == [(64,)]
+    assert torch.allclose(shares[0].view(4, 16).sum(1), torch.ones(4))
 
 
 def test_wrong_calls_are_named(codec, parts):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codec_lib.quantizers import HealthTracker, codebook_health, usage_alarms
-from codec_lib.quantizers.health import code_counts, entropy_bits
+from codec_lib.quantizers.health import CountWindow, code_counts, entropy_bits
 
 
 def test_even_use_is_full_health():
@@ -80,3 +80,27 @@ def test_alarm_waits_until_it_can_judge():
     few[0] = 0
     few[0, 3] = 20  # all 20 on one code
     assert len(usage_alarms(few)) == 1
+
+
+def test_a_window_of_counts_is_the_sum_of_its_steps_and_survives_a_file():
+    steps = torch.randint(0, 3, (7, 2, 50)) * (torch.rand(7, 2, 50) < 0.1)
+    recent, again, dense = CountWindow(4), CountWindow(4), CountWindow(4)
+    again.load(recent.state())  # nothing yet
+    for step in steps[:5]:
+        recent.add(step)
+        again.add(step)
+    assert torch.equal(recent.counts(), steps[1:5].sum(0))
+    again.load(recent.state())
+    dense.load({"recent": steps[1:5].int()})  # as older checkpoints hold it
+    for step in steps[5:]:
+        for window in (recent, again, dense):
+            window.add(step)
+    for window in (recent, again, dense):
+        assert torch.equal(window.counts(), steps[3:].sum(0))
+
+
+def test_a_window_over_many_codes_is_small():
+    recent = CountWindow(100)
+    for _ in range(100):
+        recent.add(code_counts(torch.randint(0, 65536, (2, 1, 80)), 65536))
+    assert sum(value.numel() for value in recent.state().values()) < 100 * 160 * 4 + 10
