@@ -189,9 +189,9 @@ class VocosDecoder(nn.Module):
         x = self.norm(x.transpose(1, 2), *conditions)  # (B, F, width)
         for block in self.blocks:
             x = block(x, *conditions)
-        x = self.out(self.final_norm(x))  # (B, F, n_fft + 2)
-        with full_precision(x):  # no complex numbers in bf16
-            magnitude, phase = x.float().chunk(2, dim=-1)  # each (B, F, n_fft / 2 + 1)
+        with full_precision(x):  # no complex numbers in bf16, nor phases of more than a turn
+            x = self.out(self.final_norm(x.float()))  # (B, F, n_fft + 2)
+            magnitude, phase = x.chunk(2, dim=-1)  # each (B, F, n_fft / 2 + 1)
             magnitude = magnitude.exp().clamp_max(self.max_magnitude)
             spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
             return self.istft(spectrum).unsqueeze(1)

@@ -128,7 +128,7 @@ def _take_filters(state: dict[str, Tensor]) -> None:
     taps = kaiser_lowpass()
     for activation in [name.removesuffix("act.alpha") for name in state if "act.alpha" in name]:
         for name in (activation + part for part in FILTERS):
-            got = state.pop(name, torch.zeros(0))
+            got = state.pop(name, torch.zeros(0)).float().cpu()
             if got.numel() != len(taps) or not torch.allclose(got.flatten(), taps, atol=1e-5):
                 raise ValueError(
                     f"state_dict: got {name} = {got.flatten().tolist()}, expected the published "

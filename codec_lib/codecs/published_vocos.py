@@ -55,9 +55,9 @@ def load_vocos_layout(decoder: VocosDecoder, state_dict: Mapping[str, Any]) -> N
         for name, value in state_dict.get("state_dict", state_dict).items()
         if not name.startswith(OTHERS)
     }
-    window = state.pop(WINDOW, torch.zeros(0))
+    window = state.pop(WINDOW, torch.zeros(0)).float().cpu()
     own = decoder.istft.window.cpu()
-    if window.shape != own.shape or not torch.allclose(window.float(), own, atol=1e-5):
+    if window.shape != own.shape or not torch.allclose(window, own, atol=1e-5):
         raise ValueError(
             f"state_dict: got {WINDOW} of {tuple(window.shape)}, expected the Hann window of "
             f"{len(own)} samples; hint: n_fft"

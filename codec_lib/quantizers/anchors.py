@@ -42,8 +42,9 @@ def random_anchor(num_anchors: int, width: int, seed: int = 0) -> Tensor:
     tensor(1.)
     """
     check_sizes(num_anchors=num_anchors, width=width)
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(num_anchors, width, generator=generator) * width**-0.5
+    generator = torch.Generator("cpu").manual_seed(seed)
+    table = torch.randn(num_anchors, width, generator=generator, device="cpu") * width**-0.5
+    return table.to(torch.get_default_device())
 
 
 def load_anchor(name_or_path: str | Path) -> Tensor:

@@ -198,11 +198,16 @@ class Bottleneck(nn.Module):
 
 
 def _reduce_losses(outs: list[QuantizedRows], masks: list[Tensor] | None) -> dict[str, Tensor]:
-    """Return each loss as one mean per stream, shape (n_q,); masked rows count as zero."""
+    """Return each loss as one mean per stream, shape (n_q,).
+
+    Masked rows count as zero, and so does a stream without a loss that another stream has.
+    """
     losses = {}
     for name in ("commitment", "codebook"):
-        values = [getattr(out, name) for out in outs]
-        if values[0] is not None:
+        found = [getattr(out, name) for out in outs]
+        if any(value is not None for value in found):
+            zeros = outs[0].entries.new_zeros(len(outs[0].codes))
+            values = [zeros if value is None else value for value in found]
             if masks is not None:
                 values = [v * mask.squeeze(1) for v, mask in zip(values, masks, strict=False)]
             losses[f"{name}_loss"] = torch.stack([value.mean() for value in values])

@@ -242,39 +242,52 @@ class CountWindow:
     """
 
     def __init__(self, window: int) -> None:
-        self._steps: deque[Tensor] = deque(maxlen=window)  # sparse, (K, N) each
-        self._counts = torch.empty(0)
+        self._steps: deque[tuple[Tensor, Tensor]] = deque()  # where counts are not zero, and those
+        self.window, self._counts = window, torch.empty(0, dtype=torch.int64)
 
     def add(self, counts: Tensor) -> None:
         """Add the counts (K, N) of one step, and forget the step that is one too many."""
-        step = counts.cpu().long().to_sparse()
         if not self._steps:
-            self._counts = torch.zeros(step.shape, dtype=torch.int64)
-        if len(self._steps) == self._steps.maxlen:
-            self._counts.add_(self._steps[0], alpha=-1)
-        self._steps.append(step)
-        self._counts.add_(step)
+            self._counts = torch.zeros(counts.shape, dtype=torch.int64)
+        flat = counts.cpu().long().flatten()
+        used = flat.nonzero().flatten()
+        self._steps.append((used, flat[used]))
+        self._move(*self._steps[-1])
+        if len(self._steps) > self.window:
+            used, values = self._steps.popleft()
+            self._move(used, -values)
+
+    def _move(self, used: Tensor, values: Tensor) -> None:
+        self._counts.view(-1).index_add_(0, used, values)
 
     def counts(self) -> Tensor:
         """Return the counts (K, N) of the last steps."""
         return self._counts.clone()
 
     def state(self) -> dict[str, Tensor]:
-        """Return all steps as tensors: where counts are not zero, those counts, and the shape."""
-        steps = torch.stack([*self._steps] or [torch.zeros(0, 0).to_sparse()]).coalesce()
-        shape = torch.tensor(steps.shape)
-        return {"indices": steps.indices(), "values": steps.values(), "shape": shape}
+        """Return all steps as tensors."""
+        used, values = zip(*self._steps, strict=True) if self._steps else ((), ())
+        empty = torch.empty(0, dtype=torch.int64)
+        return {
+            "used": torch.cat([empty, *used]),
+            "values": torch.cat([empty, *values]),
+            "lengths": torch.tensor([len(one) for one in used], dtype=torch.int64),
+            "shape": torch.tensor(self._counts.shape),
+        }
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take over what ``state`` returned, or as ``recent`` the counts (steps, K, N) in full."""
-        if "recent" in state:
-            steps = state["recent"]
-        else:
-            parts = state["indices"], state["values"], state["shape"].tolist()
-            steps = torch.sparse_coo_tensor(*parts, check_invariants=True)
         self._steps.clear()
-        for step in steps if steps.numel() else ():
-            self.add(step.to_dense() if step.is_sparse else step)
+        if "recent" in state:
+            for counts in state["recent"]:
+                self.add(counts)
+            return
+        lengths = state["lengths"].tolist()
+        parts = (state[name].split(lengths) for name in ("used", "values"))
+        for used, values in zip(*parts, strict=True):
+            counts = torch.zeros(state["shape"].tolist(), dtype=torch.int64)
+            counts.view(-1)[used] = values
+            self.add(counts)
 
 
 def usage_alarms(

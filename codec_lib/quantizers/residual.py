@@ -29,14 +29,16 @@ class ResidualQuantizer(Bottleneck):
     Parameters
     ----------
     layers
-        K quantizers of one stream each and of the same ``latent_dim``.
+        K quantizers of one stream each and of the same ``latent_dim``: vector quantizers that all
+        have projections (``codebook_dim``), or any without that have an ``estimator``.
     quantizer_dropout, as_published
         See ``ResidualVectorQuantizer``.
 
     Raises
     ------
     ValueError
-        If there is no layer, their widths differ, or the share is out of range.
+        If there is no layer, their widths differ, they do not go together, or the share is out of
+        range.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ResidualQuantizer(Bottleneck):
         widths = {layer.latent_dim for layer in self.layers}
         if len(widths) != 1:
             raise ValueError(f"layers: got latent widths {sorted(widths)}, expected one for all")
+        _check_kinds(self.layers)
         if not 0 <= quantizer_dropout <= 1:
             raise ValueError(f"quantizer_dropout: got {quantizer_dropout}, expected 0 to 1")
         self.latent_dim = widths.pop()
@@ -83,6 +86,21 @@ class ResidualQuantizer(Bottleneck):
         if not (chained or self.as_published):
             total = ESTIMATORS[self.layers[0].estimator](rows, total)  # once, on the sum
         return total, outs
+
+
+def _check_kinds(layers: nn.ModuleList) -> None:
+    """Raise where one estimator on the sum would leave a layer's projections untrained."""
+    plain = [type(layer).__name__ for layer in layers if not hasattr(layer, "estimator")]
+    if plain:
+        raise ValueError(
+            f"layers: got {', '.join(plain)}, expected quantizers with an estimator, such as "
+            "VectorQuantizer, SimVQ or AnchoredQuantizer"
+        )
+    if len({getattr(layer, "is_factorised", False) for layer in layers}) > 1:
+        raise ValueError(
+            "layers: got some with projections and some without, expected one kind. "
+            "Hint: codebook_dim=None, or the same codebook_dim for all"
+        )
 
 
 class ResidualVectorQuantizer(ResidualQuantizer):

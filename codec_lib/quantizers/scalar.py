@@ -21,6 +21,7 @@ from codec_lib.quantizers.rows import check_choice, check_sizes
 
 FORMS = ("centred", "published", "symmetric")
 EPSILON = 1e-3
+MOST_LEVELS = 1000
 
 
 class FiniteScalarQuantizer(Bottleneck):
@@ -49,7 +50,8 @@ class FiniteScalarQuantizer(Bottleneck):
         Width D of the latent. Where it is not the number of channels, learnt projections
         D -> len(levels) -> D surround the rounding.
     levels
-        Levels L of each channel, at least 3, or 2 in the symmetric form.
+        Levels L of each channel, at least 3, or 2 in the symmetric form; at most 1000, beyond which
+        the 0.001 of the range would round to a level too many.
     form
         See the table.
 
@@ -78,10 +80,10 @@ class FiniteScalarQuantizer(Bottleneck):
         check_sizes(latent_dim=latent_dim, levels=len(levels))
         check_choice("form", form, FORMS)
         fewest = 2 if form == "symmetric" else 3
-        if min(levels) < fewest:
+        if min(levels) < fewest or max(levels) > MOST_LEVELS:
             raise ValueError(
-                f"levels: got {tuple(levels)}, expected at least {fewest} each"
-                + (". Hint: form='symmetric' takes 2" if fewest > 2 else "")
+                f"levels: got {tuple(levels)}, expected {fewest} to {MOST_LEVELS} each"
+                + (". Hint: form='symmetric' takes 2" if min(levels) == 2 else "")
             )
         self.latent_dim, self.levels, self.form = latent_dim, tuple(levels), form
         self.codebook_size = math.prod(levels)

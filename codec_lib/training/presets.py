@@ -16,6 +16,11 @@ _GPU = dict(
     checkpoint_every=2500, valid_crops=64, valid_seconds=4.0,
 )  # fmt: skip
 _CPU = dict(scale="small", steps=6000, lr=1.5e-3, warmup_steps=100, cache_audio=True)
+# AdamW of BigCodec and of DS-Codec's first stage; its weight decay is AdamW's default.
+_MIRROR = dict(
+    lr=1e-4, critic_lr=1e-4, betas=(0.8, 0.9), critic_betas=(0.8, 0.9), weight_decay=0.01,
+    warmup_steps=1000, final_lr_fraction=0.1,
+)  # fmt: skip
 # The decoder's stage of DS-Codec: what made the codes stays as it is, a transformer block is new.
 _DECODER = dict(name="decoder", freeze=["encoder", "quantizer"])
 _BLOCK = {"transformer_layers": 1}
@@ -43,6 +48,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         lr=2e-4, critic_lr=2e-4, betas=(0.9, 0.999), critic_betas=(0.9, 0.999), weight_decay=0.01,
         warmup_steps=1000, final_lr_fraction=0.0, steps=500_000, out_dir="runs/sacodec-paper",
     ),
+    # BigCodec's code; a cosine in place of its straight line.
+    "bigcodec-paper": dict(
+        **_GPU, codec="bigcodec", recipe="bigcodec", critics="bigcodec", batch_size=8,
+        **_MIRROR, steps=600_000, out_dir="runs/bigcodec-paper",
+    ),
     # DS-Codec: the mirror, then the decoder with a transformer block, at a fifth of the rate.
     "ds_codec": dict(
         **_CPU, codec="ds_codec_vq", recipe="ds_codec_small", out_dir="runs/ds_codec",
@@ -53,8 +63,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
     "ds_codec-paper": dict(
         **_GPU, codec="ds_codec_vq", recipe="ds_codec", critics="bigcodec", batch_size=10,
-        lr=1e-4, critic_lr=1e-4, betas=(0.8, 0.9), critic_betas=(0.8, 0.9), warmup_steps=1000,
-        final_lr_fraction=0.1, out_dir="runs/ds_codec-paper",
+        **_MIRROR, out_dir="runs/ds_codec-paper",
         stages=[
             dict(name="mirror", steps=600_000),
             dict(

@@ -150,6 +150,19 @@ def test_reading_map_has_every_file_once(root, library):
         )
 
 
+def test_cards_point_to_the_lines_of_their_equations(root, report):
+    """A row "Eq. (n) | ... | [file:line]" of a card leads to within 5 lines of an "Eq. (n)"."""
+    row = re.compile(r"^\| Eqs?\. \((\d+)\).*\[([a-z_/]+\.py):(\d+)\]", re.M)
+    problems = []
+    for card in sorted((root / "docs" / "codecs").glob("*.md")):
+        for equation, name, line in row.findall(card.read_text()):
+            lines = (root / "codec_lib" / name).read_text().splitlines()
+            near = "\n".join(lines[max(0, int(line) - 6) : int(line) + 5])
+            if f"({equation})" not in near:
+                problems.append(f"{card.name}: no Eq. ({equation}) near {name}:{line}")
+    report(problems)
+
+
 def test_one_version(root):
     init = (root / "codec_lib" / "__init__.py").read_text()
     version = re.search(r"__version__ = \"([^\"]+)\"", init)[1]

@@ -99,3 +99,12 @@ def test_centred_inverse_is_torchs() -> None:
     back = InverseSTFT(64, 16, "center")(spectrum.transpose(1, 2))
     assert torch.allclose(back, wav, atol=1e-5)
     assert torch.allclose(back, torch.istft(spectrum, 64, 16, window=window), atol=1e-6)
+
+
+def test_spectrum_is_in_float32_under_autocast() -> None:
+    """A phase of some turns has no digits left for its angle in bfloat16."""
+    decoder, seen = VocosDecoder(8, latent_dim=4, width=8, depth=1), []
+    decoder.out.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        wav = decoder(torch.randn(1, 4, 6))
+    assert seen == [torch.float32] and wav.dtype == torch.float32

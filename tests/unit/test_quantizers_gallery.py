@@ -10,6 +10,7 @@ from codec_lib.quantizers import (
     AsymmetricDualQuantizer,
     FiniteScalarQuantizer,
     ProductQuantizer,
+    ResidualQuantizer,
     SimVQ,
     VectorQuantizer,
     codebook_health,
@@ -140,10 +141,14 @@ def test_scalar_projections_learn_and_levels_are_checked():
     assert reached(quantizer(z).z_q.pow(2).sum(), quantizer, z) == {
         "z", "in_proj.weight", "in_proj.bias", "out_proj.weight", "out_proj.bias",
     }  # fmt: skip
-    with pytest.raises(ValueError, match=r"at least 3 each\. Hint: form='symmetric'"):
+    with pytest.raises(ValueError, match=r"3 to 1000 each\. Hint: form='symmetric'"):
         FiniteScalarQuantizer(8, (8, 2))
     with pytest.raises(ValueError, match="form"):
         FiniteScalarQuantizer(8, form="tan")
+    most = FiniteScalarQuantizer(1, (1000,))
+    assert most.encode(torch.tensor([[[-20.0, 20.0]]])).tolist() == [[[0, 999]]]
+    with pytest.raises(ValueError, match=r"got \(1001,\), expected 3 to 1000 each"):
+        FiniteScalarQuantizer(1, (1001,))
     assert FiniteScalarQuantizer(8, (2, 2), "symmetric").codebook_sizes == (4,)
 
 
@@ -320,6 +325,18 @@ def test_random_first_keeps_the_sizes_of_the_table_but_not_its_values():
         dual(use_first=False, use_second=False)
     with pytest.raises(ValueError, match="first"):
         dual(first="plain")
+
+
+def test_layers_of_different_kinds_learn_or_are_refused():
+    z = latent().requires_grad_()
+    mixed = ResidualQuantizer([VectorQuantizer(8, 5), SimVQ(8, 7)])  # moving averages, then SimVQ
+    losses = mixed(z).losses["codebook_loss"]
+    assert losses[0] == 0 and losses[1] > 0
+    assert reached(losses.sum(), mixed, z) == {"layers.1.basis.weight", "layers.1.basis.bias"}
+    with pytest.raises(ValueError, match="some with projections and some without"):
+        ResidualQuantizer([SimVQ(8, 7), VectorQuantizer(8, 5, codebook_dim=2)])
+    with pytest.raises(ValueError, match="got FiniteScalarQuantizer, expected quantizers with an"):
+        ResidualQuantizer([SimVQ(8, 7), FiniteScalarQuantizer(8)])
 
 
 def test_paper_size_of_the_pair():

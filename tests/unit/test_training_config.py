@@ -62,6 +62,7 @@ def test_presets_name_what_there_is(preset):
 def test_a_codec_starts_from_the_preset_of_its_family():
     assert preset_for("ds_codec_pq") == "ds_codec"
     assert preset_for("sacodec", "paper") == "sacodec-paper"
+    assert preset_for("bigcodec", "paper") == "bigcodec-paper" and preset_for("bigcodec") == "small"
     assert preset_for("ds_codec_vq", "smoke") == "smoke"
     assert preset_for("encodec") == "small" and preset_for("speechtokenizer", "paper") == "paper"
 
