@@ -14,7 +14,7 @@ from codec_lib.blocks.bigcodec import BigCodecDecoder, BigCodecEncoder
 from codec_lib.blocks.seanet import SEANetDecoder, SEANetEncoder
 from codec_lib.blocks.spectral import SpectralDecoder, SpectralEncoder
 from codec_lib.blocks.vocos import VocosDecoder
-from codec_lib.codecs.base import CodecConfig
+from codec_lib.codecs.config import CodecConfig
 
 VOCOS_WIDTH = 768  # of WavTokenizer's and SACodec's decoder
 

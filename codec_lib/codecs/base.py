@@ -8,9 +8,7 @@ Read next: ``codecs/speechtokenizer.py``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -19,81 +17,10 @@ from torch import Tensor, nn
 from codec_lib.blocks.conv import fold_weight_norm, num_frames
 from codec_lib.blocks.frozen import FrozenSEANet
 from codec_lib.blocks.seanet import SEANetDecoder, SEANetEncoder
+from codec_lib.codecs.config import CodecConfig
 from codec_lib.shapes import CodecOutput, Codes, QuantizerOutput, check_shape
 
 PEAK_LIMIT = 16.0  # 24 dB over full scale: no float audio, but integers that were not scaled
-
-
-@dataclass(frozen=True)
-class CodecConfig:
-    r"""What every codec's config has: rate, backbone and quantizer sizes. JSON-able.
-
-    Attributes
-    ----------
-    sample_rate
-        Hz.
-    strides
-        Decoder order; their product is ``hop_length`` (also for the spectral backbone).
-    backbone
-        ``"spectral"``, ``"seanet"``, ``"bigcodec"``, or ``"vocos"`` (SEANet's encoder and Vocos).
-    width, decoder_width
-        Channels: of all blocks (spectral), of the encoder's first convolution (the others); of the
-        decoder's last (bigcodec; None: ``width``) or of all its blocks (vocos; None: 768).
-    latent_dim, num_quantizers, codebook_size, codebook_dim
-        Latent width D, codebooks, entries N of each, their width (None: D).
-    encoder_depth, decoder_depth, expansion, kernel_size
-        Spectral: ConvNeXt blocks.
-    n_fft, num_mels, encoder_subframes
-        Spectral: log-mel frames.
-    decoder_n_fft, decoder_subframes, head
-        Spectral: inverse STFT; None is 4 hops (of a subframe). Vocos: the first of them.
-    pos_net
-        Vocos: True puts residual convolutions and attention before the blocks.
-    lstm_layers, bidirectional, activation, causal, norm
-        SEANet; BigCodec, without the second and fourth.
-    quantizer
-        Further arguments of the quantizer, e.g. ``{"decay": 0.9, "as_published": True}``.
-    """
-
-    sample_rate: int = 16000
-    strides: tuple[int, ...] = (8, 5, 4, 2)
-    backbone: str = "spectral"
-    width: int = 192
-    decoder_width: int | None = None
-    latent_dim: int = 64
-    num_quantizers: int = 8
-    codebook_size: int = 1024
-    codebook_dim: int | None = None
-    encoder_depth: int = 4
-    decoder_depth: int = 5
-    expansion: int = 3
-    kernel_size: int = 7
-    n_fft: int = 1024
-    num_mels: int = 80
-    encoder_subframes: int = 1
-    decoder_n_fft: int | None = None
-    decoder_subframes: int = 1
-    head: str = "magnitude_phase"
-    pos_net: bool = True
-    lstm_layers: int = 2
-    bidirectional: bool = True
-    activation: str = "elu"
-    causal: bool = False
-    norm: str = "weight_norm"
-    quantizer: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def hop_length(self) -> int:
-        """Samples per frame."""
-        return math.prod(self.strides)
-
-    def without_files(self) -> CodecConfig:
-        """Return the config for weights that are loaded next: building it reads no file."""
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as JSON stores them."""
-        return {**asdict(self), "strides": list(self.strides), "quantizer": dict(self.quantizer)}
 
 
 class Codec(nn.Module):

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from codec_lib.codecs.base import CodecConfig
 from codec_lib.codecs.bigcodec import BigCodec
+from codec_lib.codecs.config import CodecConfig
 from codec_lib.codecs.published_dac import load_dac_layout
 from codec_lib.codecs.registry import register
 

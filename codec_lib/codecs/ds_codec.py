@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from codec_lib.blocks.transformer import Transformer
-from codec_lib.codecs.base import CodecConfig
 from codec_lib.codecs.bigcodec import FACTORISED, BigCodec, BigCodecConfig
+from codec_lib.codecs.config import CodecConfig
 from codec_lib.codecs.registry import register
 from codec_lib.quantizers.product import ProductQuantizer
 

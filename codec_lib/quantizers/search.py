@@ -2,8 +2,9 @@ r"""Nearest codebook entry and k-means, both on bounded memory.
 
 For a row x and an entry e, ||x - e||^2 = ||x||^2 - 2 x.e + ||e||^2, and ||x||^2 does not depend on
 e. So the nearest entry is the one with the largest x.e - ||e||^2 / 2: one matrix product with a
-bias, then argmax. Rows are taken in blocks, so scores never need more than ``SCORES`` numbers,
-while the difference tensor of the published k-means has V x N x d of them.
+bias, then argmax. Rows are taken in blocks, so scores never need more than ``SCORES`` numbers
+(``DEVICE_SCORES`` on a GPU), while the difference tensor of the published k-means has V x N x d of
+them.
 
 Notebook: ``02_vector_quantization``. Left out: approximate search, k-means++ seeding.
 Read next: ``gradients.py``.
@@ -18,6 +19,8 @@ from codec_lib.quantizers.ranks import draw_rows, own_rows, row_range, sum_over_
 
 SCORES = 1 << 21
 """Scores held at a time (8 MB in float32): a block that stays in a CPU's cache."""
+DEVICE_SCORES = 1 << 24
+"""The same on a GPU (64 MB), which wants few and large products."""
 
 
 def half_norms(codebook: Tensor) -> Tensor:
@@ -52,7 +55,8 @@ def nearest(rows: Tensor, codebook: Tensor, half: Tensor | None = None) -> Tenso
     tensor([1])
     """
     bias = -(half_norms(codebook) if half is None else half)  # (N,)
-    block = max(1, SCORES // codebook.shape[0])
+    scores = SCORES if rows.device.type == "cpu" else DEVICE_SCORES
+    block = max(1, scores // codebook.shape[0])
     transposed = codebook.t()
     codes = [torch.addmm(bias, x, transposed).argmax(dim=1) for x in rows.split(block)]
     return torch.cat(codes) if codes else rows.new_zeros(0, dtype=torch.int64)

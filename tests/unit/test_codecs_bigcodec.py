@@ -11,8 +11,8 @@ from torch import nn
 import codec_lib
 from codec_lib import hub
 from codec_lib.codecs.backbones import build_backbone
-from codec_lib.codecs.base import CodecConfig
 from codec_lib.codecs.chunked import decode_long, encode_long, is_exact
+from codec_lib.codecs.config import CodecConfig
 
 OWN = {"backbone": "bigcodec", "width": 1, "latent_dim": 12, "codebook_size": 32}
 BIGCODEC = {**OWN, "activation": "snake_beta", "strides": (5, 2)}
