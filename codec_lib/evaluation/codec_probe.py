@@ -61,7 +61,9 @@ def probe_codebooks(
     -------
     list[dict[str, Any]]
         A row per codebook: ``codebook``, the fields of ``ProbeResult`` (best guess from one code)
-        and of ``CodeStatistics`` on the test part.
+        and of ``CodeStatistics`` on the test part. With more codes than training frames (the 65,536
+        joint ones of a product quantizer) many tested codes were never seen and take the most
+        frequent phoneme: the accuracy is a lower bound.
 
     Raises
     ------
