@@ -141,7 +141,8 @@ class Run:
         start = f"resumed at step {self.step}" if self.step else "from step 0"
         held = f", frozen: {', '.join(config.freeze)}" if config.freeze else ""
         if config.init_from is not None:
-            held += f", weights of {config.init_from}"
+            source = "/".join(Path(config.init_from).parts[-2:])  # a log that travels names no home
+            held += f", weights of {source}"
             held += f", new: {', '.join(self.fresh_parts)}" if self.fresh_parts else ""
         return (
             f"{config.codec} {config.scale} ({size:.2f} M){held}, {critics}, {len(self.corpus)} "

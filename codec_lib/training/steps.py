@@ -160,7 +160,8 @@ def generator_step(
     Returns
     -------
     dict
-        ``loss``, every term by name before its weight, and ``grad_norm``; scalars.
+        ``loss``, every term by name before its weight, ``quantizer_mse`` and ``latent_power`` (mean
+        squares of z - z_q and of z), and ``grad_norm``; scalars.
 
     Raises
     ------
@@ -178,7 +179,13 @@ def generator_step(
     fabric.backward(result.total)
     norm = _update(fabric, networks.codec, networks.codec_optimizer, networks.clip_norm)
     terms = {name: term.detach() for name, term in result.terms.items()}
-    return {"loss": result.total.detach(), **terms, "grad_norm": norm}
+    return {"loss": result.total.detach(), **terms, **_latent_squares(output), "grad_norm": norm}
+
+
+def _latent_squares(output: CodecOutput) -> dict[str, Tensor]:
+    """Return the mean squares of what the quantizer loses and of what it is given, scalars."""
+    z, z_q = output.z.detach().float(), output.z_q.detach().float()
+    return {"quantizer_mse": (z - z_q).square().mean(), "latent_power": z.square().mean()}
 
 
 @contextmanager

@@ -128,6 +128,15 @@ def test_clipping_bounds_the_update(speech_batch):
     assert moved.norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_the_error_of_the_quantizer_is_logged_beside_its_loss(speech_batch):
+    fabric, networks, _, _ = _networks()
+    output = steps.codec_forward(networks, speech_batch)
+    z, z_q = output.z.detach(), output.z_q.detach()
+    values = steps.generator_step(fabric, networks, speech_batch, output)
+    torch.testing.assert_close(values["quantizer_mse"], ((z - z_q) ** 2).mean())
+    torch.testing.assert_close(values["latent_power"], (z**2).mean())
+
+
 def test_overfits_one_batch(tiny_config):
     fast = {"overrides.quantizer": {"decay": 0.8}}  # codebooks must keep up with 60 steps
     config = tiny_config(steps=60, lr=1e-2, warmup_steps=5, batch_size=2, **fast)
