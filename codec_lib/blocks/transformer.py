@@ -47,9 +47,9 @@ def rotate(x: Tensor) -> Tensor:
     options = {"device": x.device, "dtype": torch.float32}
     speed = ROTARY_BASE ** -(torch.arange(half, **options) / half)  # (d/2,)
     angle = torch.arange(frames, **options).unsqueeze(1) * speed  # theta, (F, d/2)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    cos, sin = angle.cos(), angle.sin()  # float32, as the products, also under autocast
     a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
 
 
 class SelfAttention(nn.Module):
@@ -131,6 +131,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, F, D) to (B, F, D)."""
+        x = x.to(self.attention_norm.weight.dtype)  # under autocast the sum stays in float32
         x = x + self.attention(self.attention_norm(x))
         return x + self.feed_forward(self.feed_forward_norm(x))
 

@@ -71,3 +71,15 @@ def test_causal_form_ignores_the_future(causal: bool) -> None:
 def test_heads_of_odd_width_are_refused(heads: int) -> None:
     with pytest.raises(ValueError, match=f"num_heads: got {heads} for a width of 16"):
         Transformer(16, num_heads=heads)
+
+
+@pytest.mark.filterwarnings("error")
+def test_autocast_keeps_the_sum_and_the_positions_in_float32() -> None:
+    block, z = trained(), torch.randn(1, 16, 300)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = block(z.bfloat16())
+    assert found.dtype == torch.float32
+    assert (found - block(z.bfloat16().float())).abs().max() < 0.05
+    far = torch.tensor([1.0, 0.0]).expand(1, 1, 300, 2).bfloat16()  # turned by 299 rad at most
+    exact = torch.stack([torch.arange(300.0).cos(), torch.arange(300.0).sin()], dim=1)
+    assert torch.equal(rotate(far)[0, 0], exact.bfloat16())
