@@ -1,8 +1,8 @@
 r"""SACodec: frozen units of a speech model as first codebook, SimVQ on what they leave over.
 
-[Hu 2026]: an EnCodec-like encoder at 75 Hz, the asymmetric dual quantizer of Eqs. (1) to (4) and
-WavTokenizer's decoder; 1000 + 1024 entries make 1.5 kbit/s. The speech model is never run: all that
-is semantic is the geometry of its centroids, seen through a learnt affine map.
+[Dong et al. 2026]: an EnCodec-like encoder at 75 Hz, the asymmetric dual quantizer of Eqs. (1) to
+(4) and WavTokenizer's decoder; 1000 + 1024 entries make 1.5 kbit/s. The speech model is never run:
+all that is semantic is the geometry of its centroids, seen through a learnt affine map.
 
 ``paper`` has the parameters of the published network (their inference is in the card); ``small``
 keeps bottleneck and losses and stands on the spectral backbone. Every ablation of the paper is a
@@ -65,7 +65,7 @@ class SACodecConfig(CodecConfig):
 
 @register("sacodec")
 class SACodec(Codec):
-    r"""SACodec [Hu 2026]: codebook 1 is anchored, codebook 2 quantizes its residual.
+    r"""SACodec [Dong et al. 2026]: codebook 1 is anchored, codebook 2 quantizes its residual.
 
     ``decode(codes, layers=[0])`` is the semantic stream alone, ``layers=[1]`` the residual alone.
 
