@@ -8,6 +8,10 @@ import tomllib
 from itertools import pairwise
 
 import pytest
+import torch
+
+import codec_lib
+from codec_lib.codecs import registry
 
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 FENCE = re.compile(r"```.*?```|`[^`\n]+`", re.S)
@@ -194,3 +198,13 @@ def test_the_whole_check_is_make_test(root):
     commands = [s for s in script.read_text().splitlines() if s and not s.startswith("#")]
     assert commands[-1] == "exec make test"
     assert script.stat().st_mode & 0o111, ".ci/run is not executable"
+
+
+def test_the_readme_lists_every_codec_with_its_size(root):
+    text = (root / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \| \[card\]", text, re.M))
+    assert sorted(rows) == registry.names()
+    for name, count in rows.items():
+        with torch.device("meta"):
+            codec = codec_lib.build(name, scale="paper")
+        assert sum(p.numel() for p in codec.parameters()) == int(count.replace(",", "")), name
