@@ -107,6 +107,17 @@ def test_budgets(notebooks, report):
     report(problems)
 
 
+def test_equations_hold_no_doubled_backslash(notebooks, report):
+    r"""``\\\\cdot`` is a line break and the letters cdot; cells written by a script slip into it."""
+    problems = []
+    for notebook in notebooks:
+        for cell in notebook.prose:
+            for maths in re.findall(r"\$\$.*?\$\$|\$[^$\n]+\$", cell.text, re.S):
+                doubled = re.findall(r"\\\\[a-zA-Z]+", maths)
+                problems += [f"{notebook.name}: {word} in {maths[:40]!r}" for word in doubled]
+    report(problems)
+
+
 def test_definitions_in_notebooks_are_short(notebooks, report):
     problems = []
     for notebook in notebooks:
