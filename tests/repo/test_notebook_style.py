@@ -108,7 +108,7 @@ def test_budgets(notebooks, report):
 
 
 def test_equations_hold_no_doubled_backslash(notebooks, report):
-    r"""``\\\\cdot`` is a line break and the letters cdot; cells written by a script slip into it."""
+    r"""A doubled one is a line break and a word; cells written by a script slip into it."""
     problems = []
     for notebook in notebooks:
         for cell in notebook.prose:
