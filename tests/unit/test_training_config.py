@@ -42,7 +42,7 @@ def test_paper_preset_is_the_published_recipe():
 def test_ds_codec_has_the_two_stages_of_the_paper(preset):
     mirror, decoder = stage_runs(load_config(preset))
     assert mirror.freeze == () and decoder.freeze == ("encoder", "quantizer")
-    assert mirror.overrides == {} and decoder.overrides == {"transformer_layers": 1}
+    assert decoder.overrides == {**mirror.overrides, "transformer_layers": 1}
     assert decoder.lr == pytest.approx(mirror.lr / 5) and decoder.final_lr_fraction == 0.5
     assert decoder.init_from == f"{mirror.out_dir}/final.safetensors"
     if preset == "ds_codec-paper":  # 1e-4 to 1e-5, then 2e-5 to 1e-5
