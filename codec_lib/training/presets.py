@@ -57,11 +57,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     # At fifteen times the published rate the recipe's weights of the VQ terms (0.02, 0.09) let the
     # latent run away from random entries: after 150 steps of a narrow codec, 8 x 0.5 s, 2 % of 8192
     # codes were in use at a commitment loss of 55. Weights of 1 made that 20 % and 0.35, a start by
-    # k-means besides 26 % and 0.07; books of 16 lose most of their entries without that start.
+    # k-means with revival 26 % and 0.07 (without revival 5 %); random books of 16 lose most entries.
     "ds_codec": dict(
         **_CPU, codec="ds_codec_vq", recipe="ds_codec_small", out_dir="runs/ds_codec",
         weights={"commitment_loss": 1.0, "codebook_loss": 1.0},
-        overrides={"quantizer": {"kmeans_init": True}},
+        overrides={"quantizer": dict(kmeans_init=True, dead_code_threshold=0.1, decay=0.95)},
         stages=[
             dict(name="mirror", steps=4000),
             dict(**_DECODER, steps=2000, lr=3e-4, final_lr_fraction=0.5, overrides=_BLOCK),
