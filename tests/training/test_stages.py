@@ -127,7 +127,7 @@ def test_what_cannot_be_frozen(names, message):
 
 
 def test_a_mistake_in_a_later_stage_shows_before_the_first(staged):
-    for wrong in ({"freeze": ["quantiser"]}, {"recipe": "smal"}, {"overrides": {"wdth": 3}}):
+    for wrong in ({"freeze": ["quantiser"]}, {"recipe": "tiny"}, {"overrides": {"wdth": 3}}):
         config = staged(stages=[STAGES[0], {**DECODER, **wrong}])
         with pytest.raises(ValueError):
             train(config)

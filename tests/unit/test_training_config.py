@@ -89,7 +89,7 @@ def test_changes_reach_into_stages_and_mappings_merge(tmp_path):
     ("changes", "message"),
     [
         ({"steps": 4}, "steps: every stage sets its own.*stages.mirror.steps"),
-        ({"stages.miror.steps": 3}, "unknown stage 'miror'; did you mean mirror"),
+        ({"stages.mirrors.steps": 3}, "unknown stage 'mirrors'; did you mean mirror"),
         ({"stages.mirror": 3}, "stages.mirror: got no field, expected e.g. stages.mirror.steps"),
         ({"stages": 3}, "stages: got 3, expected tuple"),
         ({"stages": [{"steps": 3}]}, r"stages\[0\]: got name None, expected letters"),
