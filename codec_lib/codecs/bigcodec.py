@@ -13,20 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from codec_lib.codecs.backbones import build_backbone
-from codec_lib.codecs.base import Codec, CodecConfig
+from codec_lib.codecs.config import SMOKE, CodecConfig
 from codec_lib.codecs.published_dac import load_bigcodec_layout
 from codec_lib.codecs.registry import register
-from codec_lib.quantizers.residual import ResidualVectorQuantizer
-
-# DAC's factorised codes: found by cosine, trained by gradient, none started by data or revived.
-FACTORISED: dict[str, Any] = {
-    "update": "gradient",
-    "l2_normalize": True,
-    "weight_norm": True,
-    "kmeans_init": False,
-    "dead_code_threshold": 0.0,
-}
+from codec_lib.codecs.residual import FACTORISED, ResidualCodec
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class BigCodecConfig(CodecConfig):
 
 
 @register("bigcodec")
-class BigCodec(Codec):
+class BigCodec(ResidualCodec):
     r"""BigCodec [Xin 2024].
 
     Parameters
@@ -63,34 +53,14 @@ class BigCodec(Codec):
     """
 
     config_class: ClassVar[type[CodecConfig]] = BigCodecConfig
+    quantizer_defaults = FACTORISED
     scales: ClassVar[dict[str, CodecConfig]] = {
-        "smoke": BigCodecConfig(
-            width=32,
-            latent_dim=16,
-            codebook_size=64,
-            codebook_dim=4,
-            encoder_depth=1,
-            decoder_depth=1,
-            expansion=2,
-            n_fft=640,
-            num_mels=40,
-        ),
+        "smoke": BigCodecConfig(**SMOKE, codebook_size=64, codebook_dim=4),
         "small": BigCodecConfig(),
         "paper": BigCodecConfig(
             backbone="bigcodec", width=48, latent_dim=1024, activation="snake_beta"
         ),
     }
-
-    def __init__(self, config: CodecConfig) -> None:
-        super().__init__(config)
-        self.encoder, self.decoder = build_backbone(config)
-        self.quantizer = ResidualVectorQuantizer(
-            latent_dim=config.latent_dim,
-            num_quantizers=config.num_quantizers,
-            codebook_size=config.codebook_size,
-            codebook_dim=config.codebook_dim,
-            **{**FACTORISED, **config.quantizer},
-        )
 
     def load_published(self, state_dict: Mapping[str, Any]) -> None:
         r"""Load the published checkpoint's own key layout, strictly.

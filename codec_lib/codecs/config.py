@@ -82,3 +82,15 @@ class CodecConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON stores them."""
         return {**asdict(self), "strides": list(self.strides), "quantizer": dict(self.quantizer)}
+
+
+# The spectral backbone at a test's size, for the scale "smoke" of every codec.
+SMOKE: dict[str, Any] = {
+    "width": 32,
+    "latent_dim": 16,
+    "encoder_depth": 1,
+    "decoder_depth": 1,
+    "expansion": 2,
+    "n_fft": 640,
+    "num_mels": 40,
+}

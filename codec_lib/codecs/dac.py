@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from codec_lib.codecs.bigcodec import BigCodec
-from codec_lib.codecs.config import CodecConfig
+from codec_lib.codecs.config import SMOKE, CodecConfig
 from codec_lib.codecs.published_dac import load_dac_layout
 from codec_lib.codecs.registry import register
 
@@ -67,17 +67,7 @@ class DAC(BigCodec):
 
     config_class: ClassVar[type[CodecConfig]] = DACConfig
     scales: ClassVar[dict[str, CodecConfig]] = {
-        "smoke": DACConfig(
-            width=32,
-            latent_dim=16,
-            codebook_size=64,
-            codebook_dim=4,
-            encoder_depth=1,
-            decoder_depth=1,
-            expansion=2,
-            n_fft=640,
-            num_mels=40,
-        ),
+        "smoke": DACConfig(**SMOKE, codebook_size=64, codebook_dim=4),
         "small": DACConfig(),
         "paper": PAPER,
         "24khz": replace(PAPER, sample_rate=24000, strides=(8, 5, 4, 2), num_quantizers=32),

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from codec_lib.blocks.transformer import Transformer
-from codec_lib.codecs.bigcodec import FACTORISED, BigCodec, BigCodecConfig
-from codec_lib.codecs.config import CodecConfig
+from codec_lib.codecs.bigcodec import BigCodec, BigCodecConfig
+from codec_lib.codecs.config import SMOKE, CodecConfig
 from codec_lib.codecs.registry import register
 from codec_lib.quantizers.product import ProductQuantizer
 
@@ -72,7 +72,7 @@ class DSCodec(BigCodec):
                 config.num_parts,
                 config.codebook_size,
                 codebook_dim=config.codebook_dim,
-                **{**FACTORISED, **config.quantizer},
+                **{**self.quantizer_defaults, **config.quantizer},
             )
         depth, heads = config.transformer_layers, config.transformer_heads
         self.transformer = Transformer(config.latent_dim, depth, heads) if depth else nn.Identity()
@@ -88,17 +88,7 @@ class DSCodec(BigCodec):
         return self.decoder(self.transformer(z_q))
 
 
-SMOKE: dict[str, Any] = {
-    "width": 32,
-    "latent_dim": 16,
-    "codebook_dim": 3,
-    "encoder_depth": 1,
-    "decoder_depth": 1,
-    "expansion": 2,
-    "n_fft": 640,
-    "num_mels": 40,
-    "transformer_heads": 2,
-}
+TINY: dict[str, Any] = {**SMOKE, "codebook_dim": 3, "transformer_heads": 2}
 PAPER: dict[str, Any] = {
     "backbone": "bigcodec",
     "width": 48,
@@ -126,7 +116,7 @@ class DSCodecVQ(DSCodec):
     """
 
     scales: ClassVar[dict[str, CodecConfig]] = {
-        "smoke": DSCodecConfig(**SMOKE, codebook_size=64),
+        "smoke": DSCodecConfig(**TINY, codebook_size=64),
         "small": DSCodecConfig(),
         "paper": DSCodecConfig(**PAPER),
     }
@@ -152,7 +142,7 @@ class DSCodecPQ(DSCodec):
     """
 
     scales: ClassVar[dict[str, CodecConfig]] = {
-        "smoke": DSCodecConfig(**SMOKE, codebook_size=4, num_parts=4),
+        "smoke": DSCodecConfig(**TINY, codebook_size=4, num_parts=4),
         "small": DSCodecConfig(**PARTS),
         "paper": DSCodecConfig(**PAPER, **PARTS),
     }

@@ -14,15 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from codec_lib.codecs.backbones import build_backbone
-from codec_lib.codecs.base import Codec, CodecConfig
+from codec_lib.codecs.config import SMOKE, CodecConfig
 from codec_lib.codecs.published import load_encodec_layout
 from codec_lib.codecs.registry import register
-from codec_lib.quantizers.residual import ResidualVectorQuantizer
+from codec_lib.codecs.residual import ResidualCodec
 
 
 @register("encodec")
-class Encodec(Codec):
+class Encodec(ResidualCodec):
     r"""EnCodec [Defossez 2022].
 
     ``forward(wav).losses["commitment_loss"]`` has the K terms of its Eq. (3).
@@ -41,16 +40,7 @@ class Encodec(Codec):
     """
 
     scales: ClassVar[dict[str, CodecConfig]] = {
-        "smoke": CodecConfig(
-            width=32,
-            latent_dim=16,
-            codebook_size=64,
-            encoder_depth=1,
-            decoder_depth=1,
-            expansion=2,
-            n_fft=640,
-            num_mels=40,
-        ),
+        "smoke": CodecConfig(**SMOKE, codebook_size=64),
         "small": CodecConfig(),
         "paper": CodecConfig(
             sample_rate=24000,
@@ -62,17 +52,6 @@ class Encodec(Codec):
             causal=True,
         ),
     }
-
-    def __init__(self, config: CodecConfig) -> None:
-        super().__init__(config)
-        self.encoder, self.decoder = build_backbone(config)
-        self.quantizer = ResidualVectorQuantizer(
-            latent_dim=config.latent_dim,
-            num_quantizers=config.num_quantizers,
-            codebook_size=config.codebook_size,
-            codebook_dim=config.codebook_dim,
-            **config.quantizer,
-        )
 
     def load_published(self, state_dict: Mapping[str, Any]) -> None:
         r"""Load the published checkpoint's own key layout, strictly.

@@ -18,7 +18,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from codec_lib.codecs.backbones import build_backbone
-from codec_lib.codecs.base import Codec, CodecConfig
+from codec_lib.codecs.base import Codec
+from codec_lib.codecs.config import SMOKE, CodecConfig
 from codec_lib.codecs.registry import register
 from codec_lib.quantizers.anchored import AsymmetricDualQuantizer
 from codec_lib.quantizers.anchors import load_anchor
@@ -41,7 +42,7 @@ class SACodecConfig(CodecConfig):
     anchor_size, anchor_dim
         Entries K1 and width S; None is what the table has (``"random"``: 1000 and 768).
     first
-        ``"anchored"``; ``"random"``: a random table of the anchor's sizes in its place;
+        ``"anchored"``; ``"random"``: random rows of the anchor's mean and covariance;
         ``"learnable"``: an ordinary vector quantizer with K1 entries.
     strategy
         ``"codebook_projection"``, or a lesser one: ``"feature_projection"``, ``"direct"``.
@@ -93,16 +94,11 @@ class SACodec(Codec):
     config_class: ClassVar[type[CodecConfig]] = SACodecConfig
     scales: ClassVar[dict[str, CodecConfig]] = {
         "smoke": SACodecConfig(
+            **{**SMOKE, "n_fft": 1024},
             sample_rate=24000,
-            width=32,
-            latent_dim=16,
             codebook_size=64,
             anchor_size=40,
             anchor_dim=24,
-            encoder_depth=1,
-            decoder_depth=1,
-            expansion=2,
-            num_mels=40,
         ),
         "small": SACodecConfig(sample_rate=24000, anchor="hubert-small-km1000"),
         "paper": SACodecConfig(

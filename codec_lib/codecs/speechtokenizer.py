@@ -18,11 +18,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from codec_lib.codecs.backbones import build_backbone
-from codec_lib.codecs.base import Codec, CodecConfig
+from codec_lib.codecs.config import SMOKE, CodecConfig
 from codec_lib.codecs.published import load_encodec_layout
 from codec_lib.codecs.registry import register
-from codec_lib.quantizers.residual import ResidualVectorQuantizer
+from codec_lib.codecs.residual import ResidualCodec
 from codec_lib.shapes import Codes, QuantizerOutput
 
 
@@ -43,7 +42,7 @@ class SpeechTokenizerConfig(CodecConfig):
 
 
 @register("speechtokenizer")
-class SpeechTokenizer(Codec):
+class SpeechTokenizer(ResidualCodec):
     r"""SpeechTokenizer [Zhang 2024].
 
     ``forward(wav).projections`` has ``"semantic"``, A Q_1 of Eq. (2), shape (B, F, D_S), and, where
@@ -64,16 +63,7 @@ class SpeechTokenizer(Codec):
 
     config_class: ClassVar[type[CodecConfig]] = SpeechTokenizerConfig
     scales: ClassVar[dict[str, CodecConfig]] = {
-        "smoke": SpeechTokenizerConfig(
-            width=32,
-            latent_dim=16,
-            codebook_size=64,
-            encoder_depth=1,
-            decoder_depth=1,
-            expansion=2,
-            n_fft=640,
-            num_mels=40,
-        ),
+        "smoke": SpeechTokenizerConfig(**SMOKE, codebook_size=64),
         "small": SpeechTokenizerConfig(),
         "paper": SpeechTokenizerConfig(backbone="seanet", width=64, latent_dim=1024),
     }
@@ -82,14 +72,6 @@ class SpeechTokenizer(Codec):
 
     def __init__(self, config: SpeechTokenizerConfig) -> None:
         super().__init__(config)
-        self.encoder, self.decoder = build_backbone(config)
-        self.quantizer = ResidualVectorQuantizer(
-            latent_dim=config.latent_dim,
-            num_quantizers=config.num_quantizers,
-            codebook_size=config.codebook_size,
-            codebook_dim=config.codebook_dim,
-            **config.quantizer,
-        )
         self.semantic = nn.Linear(config.latent_dim, config.teacher_dim)  # A of Eq. (2)
         self.units = nn.Linear(config.latent_dim, config.num_units) if config.num_units else None
 
