@@ -15,7 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from codec_lib.blocks.convnext import ConvNeXtStack
-from codec_lib.blocks.stft import InverseSTFT, LogMelFrames, full_precision, substep
+from codec_lib.blocks.stft import (
+    InverseSTFT,
+    LogMelFrames,
+    full_precision,
+    polar_spectrum,
+    substep,
+)
 from codec_lib.shapes import check_shape
 
 
@@ -153,6 +159,7 @@ class SpectralDecoder(nn.Module):
             x = x.float().reshape(x.shape[0], x.shape[1] * self.subframes, -1)
             first, second = x.chunk(2, dim=-1)  # each (B, F * subframes, n_fft / 2 + 1)
             if self.head == "magnitude_phase":
-                magnitude = first.exp().clamp_max(self.max_magnitude)
-                first, second = magnitude * second.cos(), magnitude * second.sin()
-            return self.istft(torch.complex(first, second)).unsqueeze(1)
+                spectrum = polar_spectrum(first, second, self.max_magnitude)
+            else:
+                spectrum = torch.complex(first, second)
+            return self.istft(spectrum).unsqueeze(1)

@@ -24,6 +24,25 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
+def polar_spectrum(log_magnitude: Tensor, phase: Tensor, max_magnitude: float) -> Tensor:
+    r"""Return min(exp(a), limit) (cos p + i sin p) [Siuzdak 2024], complex, of the inputs' shape.
+
+    Parameters
+    ----------
+    log_magnitude, phase
+        a and p (radians), float32, of equal shape.
+    max_magnitude
+        Limit: an untrained network or a loud frame must not overflow.
+
+    Examples
+    --------
+    >>> polar_spectrum(torch.tensor([0.0, 9.0]), torch.zeros(2), max_magnitude=2.0)
+    tensor([1.+0.j, 2.+0.j])
+    """
+    magnitude = log_magnitude.exp().clamp_max(max_magnitude)
+    return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+
+
 class LogMelFrames(nn.Module):
     r"""Log-mel frames, exactly ceil(T / hop) of them, whatever T is.
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec_lib.blocks.convnext import ConvNeXtBlock, frame_norm
-from codec_lib.blocks.stft import InverseSTFT, full_precision
+from codec_lib.blocks.stft import InverseSTFT, full_precision, polar_spectrum
 from codec_lib.shapes import check_shape
 
 GROUPS = 32  # of the group norms, as published
@@ -191,9 +191,8 @@ class VocosDecoder(nn.Module):
             x = block(x, *conditions)
         with full_precision(x):  # no complex numbers in bf16, nor phases of more than a turn
             x = self.out(self.final_norm(x.float()))  # (B, F, n_fft + 2)
-            magnitude, phase = x.chunk(2, dim=-1)  # each (B, F, n_fft / 2 + 1)
-            magnitude = magnitude.exp().clamp_max(self.max_magnitude)
-            spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+            log_magnitude, phase = x.chunk(2, dim=-1)  # each (B, F, n_fft / 2 + 1)
+            spectrum = polar_spectrum(log_magnitude, phase, self.max_magnitude)
             return self.istft(spectrum).unsqueeze(1)
 
     def _conditions(self, condition: int | Tensor | None, z_q: Tensor) -> tuple[Tensor, ...]:
