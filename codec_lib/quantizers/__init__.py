@@ -6,7 +6,7 @@ Read in this order: ``rows.py``, ``bottleneck.py``, ``ranks.py``, ``search.py``,
 """
 
 from codec_lib.quantizers.anchored import AnchoredQuantizer, AsymmetricDualQuantizer
-from codec_lib.quantizers.anchors import load_anchor, random_anchor
+from codec_lib.quantizers.anchors import load_anchor, random_anchor, random_anchor_like
 from codec_lib.quantizers.bottleneck import Bottleneck
 from codec_lib.quantizers.gradients import rotation_trick, straight_through
 from codec_lib.quantizers.health import (
@@ -39,6 +39,7 @@ __all__ = [
     "load_anchor",
     "nearest",
     "random_anchor",
+    "random_anchor_like",
     "rotation_trick",
     "straight_through",
     "usage_alarms",

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from codec_lib.quantizers.anchors import random_anchor
+from codec_lib.quantizers.anchors import random_anchor, random_anchor_like
 from codec_lib.quantizers.bottleneck import Bottleneck, QuantizedRows
 from codec_lib.quantizers.gradients import ESTIMATORS
 from codec_lib.quantizers.residual import ResidualQuantizer
@@ -46,7 +46,7 @@ class AnchoredQuantizer(FrozenTableQuantizer):
     latent_dim
         Width D of the latent.
     table
-        Anchors, shape (N, S): see ``load_anchor`` and ``random_anchor``.
+        Anchors, shape (N, S): see ``load_anchor``, ``random_anchor_like``.
     strategy
         See the table.
     estimator
@@ -137,9 +137,9 @@ class AsymmetricDualQuantizer(ResidualQuantizer):
     codebook_size, codebook_dim
         Entries K2 of the second quantizer and the width of its table (None: D).
     first
-        ``"anchored"``; ``"random"``: the same with a frozen random table of the same sizes, the
-        control that the paper lacks; ``"learnable"``: an ordinary vector quantizer with K1 entries
-        that ``codebook_loss`` moves.
+        ``"anchored"``; ``"random"``: the same with a frozen random table of the same sizes, mean
+        and covariance, the control that the paper lacks; ``"learnable"``: an ordinary vector
+        quantizer with K1 entries that ``codebook_loss`` moves.
     strategy
         How the anchors are looked up, see ``AnchoredQuantizer``.
     anchor_size, anchor_dim
@@ -182,10 +182,10 @@ class AsymmetricDualQuantizer(ResidualQuantizer):
             raise ValueError("use_first, use_second: got False twice, expected a quantizer")
         layers: list[Bottleneck] = []
         if use_first:
-            if table is None or first == "random":
-                table = random_anchor(
-                    *((anchor_size, anchor_dim) if table is None else table.shape)
-                )
+            if table is None:
+                table = random_anchor(anchor_size, anchor_dim)
+            elif first == "random":
+                table = random_anchor_like(table)
             layers.append(_first_quantizer(latent_dim, table, first, strategy))
         if use_second:
             layers.append(SimVQ(latent_dim, codebook_size, codebook_dim))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from codec_lib.paths import data_root
 from codec_lib.quantizers.rows import check_sizes
+from codec_lib.shapes import check_shape
 
 TABLE = "centres"
 """Name of the one tensor in the file, (N, S); that of ``KMeans`` too."""
@@ -45,6 +46,42 @@ def random_anchor(num_anchors: int, width: int, seed: int = 0) -> Tensor:
     generator = torch.Generator("cpu").manual_seed(seed)
     table = torch.randn(num_anchors, width, generator=generator, device="cpu") * width**-0.5
     return table.to(torch.get_default_device())
+
+
+def random_anchor_like(table: Tensor, seed: int = 0) -> Tensor:
+    r"""Return frozen random rows with the mean and the covariance of a table's rows.
+
+    .. math:: C' = \mathbf{1} m^\top + G\, (C - \mathbf{1} m^\top) / \sqrt{N - 1}, \quad
+              G_{ij} \sim \mathcal{N}(0, 1)
+
+    The fair control: what is left out is only where the rows of C lie within their own cloud. A
+    table of another scale (``random_anchor``) can lose merely because a latent is far from it.
+
+    Parameters
+    ----------
+    table
+        Anchors C, shape (N, S), N at least 2.
+    seed
+        Of the draw: the same numbers on every machine.
+
+    Returns
+    -------
+    Tensor
+        Shape, device and dtype of ``table``.
+
+    Examples
+    --------
+    >>> table = 3 + 2 * random_anchor(1000, 8, seed=1)
+    >>> random_anchor_like(table).std().sub(table.std()).abs() < 0.05
+    tensor(True)
+    """
+    size, _ = check_shape(table, "N S", name="table").values()
+    if size < 2:
+        raise ValueError(f"table: got {size} row, expected at least 2 to have a covariance")
+    generator = torch.Generator("cpu").manual_seed(seed)
+    draw = torch.randn(size, size, generator=generator, device="cpu").to(table)  # G, (N, N)
+    mean = table.mean(dim=0)  # m, (S,)
+    return mean + draw @ (table - mean) * (size - 1) ** -0.5
 
 
 def load_anchor(name_or_path: str | Path) -> Tensor:

@@ -15,6 +15,7 @@ from codec_lib.quantizers import (
     VectorQuantizer,
     codebook_health,
     random_anchor,
+    random_anchor_like,
 )
 
 IN = ("in_proj.weight", "in_proj.bias")
@@ -239,6 +240,26 @@ def test_anchor_tables_are_checked():
         AnchoredQuantizer(8, torch.full((12, 8), torch.nan))
     assert torch.equal(random_anchor(5, 4, seed=1), random_anchor(5, 4, seed=1))
     assert not torch.equal(random_anchor(5, 4, seed=1), random_anchor(5, 4, seed=2))
+
+
+def test_random_control_keeps_mean_and_covariance_and_nothing_else():
+    mixing = torch.randn(6, 6, generator=torch.Generator().manual_seed(3))
+    table = 5 * random_anchor(4000, 6, seed=2) @ mixing + torch.arange(6.0)
+    control = random_anchor_like(table)
+    scale = torch.cov(table.T).diagonal().max()
+    assert (torch.cov(control.T) - torch.cov(table.T)).abs().max() < 0.1 * scale
+    assert (control.mean(0) - table.mean(0)).abs().max() < 0.1 * scale.sqrt()
+    assert torch.cdist(control, table).diagonal().min() > 0  # no row stays
+    assert torch.equal(control, random_anchor_like(table))
+    assert not torch.equal(control, random_anchor_like(table, seed=1))
+
+
+def test_random_control_of_fewer_rows_than_width_stays_in_their_span():
+    table = random_anchor(5, 12, seed=1) + 1
+    control = random_anchor_like(table)
+    assert torch.linalg.matrix_rank(torch.cat([table, control]) - table.mean(0), tol=1e-4) == 4
+    with pytest.raises(ValueError, match="got 1 row"):
+        random_anchor_like(table[:1])
 
 
 # --- SACodec's pair ------------------------------------------------------------------------------
