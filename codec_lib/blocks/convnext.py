@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec_lib.blocks.stft import full_precision
+
 
 class DepthwiseConv(nn.Module):
     r"""Convolve each channel of a channels-last tensor along the frames, zero-padded.
@@ -175,9 +177,10 @@ class ConvNeXtStack(nn.Module):
         self.receptive_field = (kernel_size // 2) * (depth + 1)  # frames on each side
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, F, in_dim) to (B, F, out_dim)."""
+        """Map (B, F, in_dim) to (B, F, out_dim), float32 also under autocast."""
         x = self.embed(x)
         x = self.embed_norm(x + self.embed_conv(x))
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        with full_precision(x):  # bf16 has three digits: too few for a phase or a latent
+            return self.head(self.norm(x.float()))

@@ -119,8 +119,12 @@ def test_bf16_autocast() -> None:
         SpectralDecoder(320, **TINY),
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        wav_hat = decoder(encoder(torch.randn(1, 1, 1600)))
+        z = encoder(torch.randn(1, 1, 1600))
+        spectrum = decoder.stack(z.transpose(1, 2))
+        wav_hat = decoder(z)
     assert wav_hat.dtype == torch.float32 and wav_hat.isfinite().all()
+    for out in (z, spectrum):  # latent, log magnitudes and phases keep float32's digits
+        assert out.dtype == torch.float32 and not torch.equal(out, out.bfloat16().float())
 
 
 def test_both_halves_run_on_the_meta_device() -> None:
