@@ -69,7 +69,7 @@ def export_run(run: Path, name: str, licence: str, final: bool = False) -> tuple
         raise ValueError(f"export: {source} would take {megabytes:.0f} MB, at most {LIMIT_MB} ship")
     written = (run if run.is_dir() else source.parent) / "config.yml"
     settings: dict[str, Any] = read_mapping(written) if written.exists() else {}
-    metadata = {**codec.card, "licence": licence, "training": settings}
+    metadata = {**codec.card, "licence": licence, "training": _without_home(settings)}
     target = paths.checkpoints_root() / f"{name}.safetensors"
     hub.save_codec(codec, target, metadata=metadata)
     if target.stat().st_size > LIMIT_MB * 1e6:
@@ -80,6 +80,14 @@ def export_run(run: Path, name: str, licence: str, final: bool = False) -> tuple
     card = target.with_suffix(".md")
     card.write_text(_card(name, codec, settings, licence, target), encoding="utf-8")
     return target, card
+
+
+def _without_home(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's settings without the folders of the machine: a file that travels names none."""
+    kept = {key: value for key, value in settings.items() if key != "out_dir"}
+    if kept.get("init_from"):
+        kept["init_from"] = "/".join(Path(kept["init_from"]).parts[-2:])  # run and file
+    return kept
 
 
 def _card(name: str, codec: Codec, settings: dict[str, Any], licence: str, file: Path) -> str:

@@ -215,3 +215,8 @@ def test_the_last_stage_is_what_a_run_stands_for(staged, tmp_path, monkeypatch):
     assert "3 (all) + 2 (decoder) of" in card.read_text()
     assert hub.load(file).card["training"]["stages"] == STAGES
     assert not any("codebook_sum" in name for name in hub.read_tensors(file)[1])
+    alone, _ = export_run(folder / "2_decoder", "second", "CC0")
+    assert hub.load(alone).card["training"]["init_from"] == "1_all/final.safetensors"
+    for shipped in (file, alone):  # a file that travels names no folder of this machine
+        assert str(tmp_path).encode() not in shipped.read_bytes()
+        assert str(folder.parent).encode() not in shipped.read_bytes()
