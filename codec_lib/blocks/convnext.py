@@ -177,10 +177,10 @@ class ConvNeXtStack(nn.Module):
         self.receptive_field = (kernel_size // 2) * (depth + 1)  # frames on each side
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, F, in_dim) to (B, F, out_dim), float32 also under autocast."""
+        """Map (B, F, in_dim) to (B, F, out_dim), in the weights' precision also under autocast."""
         x = self.embed(x)
         x = self.embed_norm(x + self.embed_conv(x))
         for block in self.blocks:
             x = block(x)
         with full_precision(x):  # bf16 has three digits: too few for a phase or a latent
-            return self.head(self.norm(x.float()))
+            return self.head(self.norm(x.to(self.head.weight.dtype)))

@@ -127,6 +127,12 @@ def test_bf16_autocast() -> None:
         assert out.dtype == torch.float32 and not torch.equal(out, out.bfloat16().float())
 
 
+def test_encoder_runs_in_double_precision() -> None:
+    """``samples_heard`` needs it: small gradients vanish in float32."""
+    encoder = SpectralEncoder(16000, 320, num_mels=20, **TINY).double()
+    assert encoder(torch.randn(1, 1, 1600).double()).dtype == torch.float64
+
+
 def test_both_halves_run_on_the_meta_device() -> None:
     with torch.device("meta"):  # where networks are counted
         encoder = SpectralEncoder(16000, 320, num_mels=20, **TINY)
