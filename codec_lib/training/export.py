@@ -83,7 +83,7 @@ def export_run(run: Path, name: str, licence: str, final: bool = False) -> tuple
 
 
 def _without_home(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's settings without the folders of the machine: a file that travels names none."""
+    """Return a run's settings without folders of the machine: a file that travels names none."""
     kept = {key: value for key, value in settings.items() if key != "out_dir"}
     if kept.get("init_from"):
         kept["init_from"] = "/".join(Path(kept["init_from"]).parts[-2:])  # run and file
