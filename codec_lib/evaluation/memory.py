@@ -147,6 +147,12 @@ def _kmeans(vectors: str) -> Callable[[], dict[str, Any]]:
     return task
 
 
+def _schedule(minutes: str) -> Callable[[], dict[str, Any]]:
+    from codec_lib.evaluation.schedule_bench import long_task  # which imports this file
+
+    return long_task(minutes)
+
+
 def _quantizer(which: str) -> Callable[[], dict[str, Any]]:
     from codec_lib.evaluation.quantizer_bench import step_task  # which imports this file
 
@@ -157,6 +163,7 @@ TASKS: dict[str, Callable[[str], Callable[[], dict[str, Any]]]] = {
     "encode": _encode,
     "kmeans": _kmeans,
     "quantizer": _quantizer,
+    "schedule": _schedule,
 }
 
 

@@ -63,10 +63,11 @@ def schedule(
 
     Notes
     -----
-    Time grows with K (F - K). Extra memory of ``"numba"``: U F numbers of one item, at most 64 MB
-    for its table (the rows of a larger one are computed twice), and a copy of the features where
-    they are not float32 and contiguous; of ``"torch"``: that of ``segment_costs`` and K (F - K)
-    bytes an item.
+    Time grows with K (F - K). Extra memory of ``"numba"``: U F numbers and the table of one item,
+    8 K (F - K) bytes; where these are more than 64 MB its rows are computed twice instead, in
+    16 sqrt(K) (F - K) bytes (20 minutes at 80 Hz and K = F / 2: 170 MB). Features that are not
+    float32 and contiguous are copied. Of ``"torch"``: that of ``segment_costs`` and K (F - K) bytes
+    an item.
 
     Examples
     --------

@@ -42,7 +42,7 @@ def test_senseless_arguments_are_refused(arguments, message, solver):
 def test_wrong_types_are_refused():
     with pytest.raises(TypeError, match=r"expected floating-point"):
         schedule(torch.zeros(1, 4, 2, dtype=torch.int64), 2)
-    with pytest.raises(TypeError, match="num_segments: got dtype torch.float32"):
+    with pytest.raises(TypeError, match=r"num_segments: got dtype torch\.float32"):
         schedule(walk(), torch.tensor([20.0]))
 
 
