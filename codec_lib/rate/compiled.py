@@ -9,7 +9,7 @@ filled from which the last cell can be reached,
 and only values are kept: the choices along the best path are found again on the way back. Where
 all rows would take more than 64 MB, every m-th is kept and the rows between are computed again.
 
-Notebook: 14_codecslime. Leaves out: several threads. Read next: ``segments.py``.
+Notebook: 14_codecslime. Leaves out: several threads. Read next: ``evaluation/schedule_bench.py``.
 """
 
 from __future__ import annotations
@@ -42,12 +42,20 @@ def solve_features(
 
 
 def solve_costs(costs: np.ndarray, frames: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    r"""Return the best lengths (B, K), int64, for costs of segments (B, U, F), float32."""
+    r"""Return the best lengths (B, K), int64.
+
+    Parameters
+    ----------
+    costs
+        Of segments, shape (B, U, F), float32; see ``costs.py``.
+    frames, segments
+        F_b and K_b of each item, shape (B,), int64.
+    """
     return _solve_costs(costs, frames, segments, TABLE_BYTES)
 
 
 @njit(fastmath=_REORDER, cache=True, nogil=True)
-def _segment_costs(features, max_length, cost):
+def _fill_costs(features, max_length, cost):
     """Fill the table (U, F) from the distances to the U - 1 frames before."""
     frames, width = features.shape
     table = np.full((max_length, frames), np.inf, dtype=np.float32)
@@ -102,7 +110,7 @@ def _fill(row, before, i, costs, num_segments):
 
 
 @njit(cache=True, nogil=True)
-def _solve(costs, num_segments, table_bytes):
+def _solve_one(costs, num_segments, table_bytes):
     """Return the lengths (K,) for the costs (U, F) of one item."""
     max_length, frames = costs.shape
     pad, saved = max_length - 1, frames - num_segments
@@ -146,11 +154,11 @@ def _solve_features(features, frames, segments, max_length, cost, table_bytes):
     found = np.zeros((len(features), segments.max()), dtype=np.int64)
     finite = True
     for b in range(len(features)):
-        costs = _segment_costs(features[b, : frames[b]], max_length, cost)
+        costs = _fill_costs(features[b, : frames[b]], max_length, cost)
         if min(costs.shape) > 1:
             finite &= np.isfinite(costs[1, 1:]).all()
         if finite:
-            found[b, : segments[b]] = _solve(costs, segments[b], table_bytes)
+            found[b, : segments[b]] = _solve_one(costs, segments[b], table_bytes)
     return found, finite
 
 
@@ -159,5 +167,5 @@ def _solve_costs(costs, frames, segments, table_bytes):
     """Take one item after the other."""
     found = np.zeros((len(costs), segments.max()), dtype=np.int64)
     for b in range(len(costs)):
-        found[b, : segments[b]] = _solve(costs[b, :, : frames[b]], segments[b], table_bytes)
+        found[b, : segments[b]] = _solve_one(costs[b, :, : frames[b]], segments[b], table_bytes)
     return found

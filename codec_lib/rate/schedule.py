@@ -46,8 +46,8 @@ def schedule(
     lengths
         Frames of each item of a padded batch, shape (B,), int64; None: all F.
     solver
-        ``"numba"``, compiled for one CPU thread; of features on another device only their costs,
-        4 U F bytes an item, come to the host. ``"torch"`` stays on the device. ``"auto"`` is numba.
+        ``"numba"``: compiled, one CPU thread; only costs of features elsewhere, 4 U F bytes an
+        item, come to the host. ``"torch"`` stays on the device. ``"auto"`` is numba.
 
     Returns
     -------
@@ -63,11 +63,10 @@ def schedule(
 
     Notes
     -----
-    Time grows with K (F - K). Extra memory of ``"numba"``: U F numbers and the table of one item,
-    8 K (F - K) bytes; where these are more than 64 MB its rows are computed twice instead, in
-    16 sqrt(K) (F - K) bytes (20 minutes at 80 Hz and K = F / 2: 170 MB). Features that are not
-    float32 and contiguous are copied. Of ``"torch"``: that of ``segment_costs`` and K (F - K) bytes
-    an item.
+    Extra memory of ``"numba"``: U F numbers and a table of 8 K (F - K) bytes for one item; one of
+    more than 64 MB is computed twice instead, in 16 sqrt(K) (F - K) bytes (20 minutes at 80 Hz:
+    170 MB). Features that are not float32 and contiguous are copied. Of ``"torch"``: that of
+    ``segment_costs`` and K (F - K) bytes an item.
 
     Examples
     --------
@@ -77,8 +76,6 @@ def schedule(
     """
     check_features(z)
     check_options(max_length, cost)
-    if solver not in SOLVERS:
-        raise ValueError(f"solver: got {solver!r}, expected one of {', '.join(SOLVERS)}")
     frames = _per_item("lengths", z.shape[1] if lengths is None else lengths, z.shape[0])
     segments = _per_item("num_segments", num_segments, z.shape[0])
     _check_feasible(frames, segments, z.shape[1], max_length)
@@ -148,6 +145,8 @@ def _solve(
     z: Tensor, frames: Tensor, segments: Tensor, max_length: int, cost: str, solver: str
 ) -> tuple[Tensor, bool]:
     """Return the lengths (B, K) and whether all costs that were compared are finite."""
+    if solver not in SOLVERS:
+        raise ValueError(f"solver: got {solver!r}, expected one of {', '.join(SOLVERS)}")
     if solver != "torch" and z.device.type == "cpu":
         from codec_lib.rate.compiled import solve_features  # numba takes a moment to import
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec_lib.rate import COSTS, distortion, schedule, schedule_by_recurrence, segment_costs
-from codec_lib.rate.compiled import _segment_costs, _solve
+from codec_lib.rate.compiled import _fill_costs, _solve_one
 
 FORMS = ("numba", "torch")
 
@@ -68,7 +68,7 @@ def test_forms_agree_on_long_padded_batches(seed, cost, reach):
 def test_costs_are_those_of_the_definition(frames, reach, cost):
     z = torch.randn(1, frames, 5, generator=torch.Generator().manual_seed(frames)) + 100
     table = segment_costs(z, reach, cost)
-    compiled = torch.from_numpy(_segment_costs(z[0].numpy(), reach, COSTS.index(cost)))
+    compiled = torch.from_numpy(_fill_costs(z[0].numpy(), reach, COSTS.index(cost)))
     torch.testing.assert_close(compiled, table[0], rtol=1e-4, atol=1e-4)
     for s, j in itertools.product(range(1, reach + 1), range(frames)):
         if j + 1 < s:
@@ -84,10 +84,10 @@ def test_costs_are_those_of_the_definition(frames, reach, cost):
 def test_a_table_that_is_computed_twice_gives_the_same_way(seed, segments):
     z = torch.randn(121, 4, generator=torch.Generator().manual_seed(seed)).numpy()
     reach = max(4, -(-121 // segments))
-    costs = _segment_costs(z, min(reach, 13), 0)
+    costs = _fill_costs(z, min(reach, 13), 0)
     if len(costs) * segments < 121:
         return
-    assert _solve(costs, segments, 64e6).tolist() == _solve(costs, segments, 0.0).tolist()
+    assert _solve_one(costs, segments, 64e6).tolist() == _solve_one(costs, segments, 0.0).tolist()
 
 
 @given(problems(most=12))
