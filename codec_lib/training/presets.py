@@ -57,7 +57,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # At fifteen times the published rate the recipe's weights of the VQ terms (0.02, 0.09) let the
     # latent run away from random entries: after 150 steps of a narrow codec, 8 x 0.5 s, 2 % of 8192
     # codes were in use at a commitment loss of 55. Weights of 1 made that 20 % and 0.35, a start by
-    # k-means with revival 26 % and 0.07 (without it 5 %); books of 16 lose most random entries.
+    # k-means with revival 26 % and 0.07 (without it 5 %); books of 16 lose most random entries. At
+    # the small size 91 % are in use after 400 steps, 97 % after 4,000; moving averages are level.
     "ds_codec": dict(
         **_CPU, codec="ds_codec_vq", recipe="ds_codec_small", out_dir="runs/ds_codec",
         weights={"commitment_loss": 1.0, "codebook_loss": 1.0},
