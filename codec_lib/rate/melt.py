@@ -105,7 +105,7 @@ class Melt:
         """
         if float(torch.rand((), generator=generator)) < self.bypass:
             return torch.ones(batch, frames, dtype=torch.int64)
-        pieces = _fill(self.draw(step, generator), frames)
+        pieces = _count_lengths(self.draw(step, generator), frames)
         orders = torch.rand(batch, len(pieces), generator=generator).argsort(dim=1)
         return pieces[orders]
 
@@ -146,7 +146,7 @@ class Cool:
         return schedule(z.transpose(1, 2), segments, self.max_length, self.cost)
 
 
-def _fill(shares: Tensor, frames: int) -> Tensor:
+def _count_lengths(shares: Tensor, frames: int) -> Tensor:
     """Return lengths, (K,) int64 of sum F, about ``shares`` (U,) of them of 1 to U frames."""
     sizes = torch.arange(1, len(shares) + 1)
     number = frames / float(shares @ sizes.double())  # K before rounding

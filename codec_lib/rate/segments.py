@@ -96,12 +96,12 @@ def repeat(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens[0][:, index].transpose(0, 1)
 
 
-def unpack(tokens: Tensor, lengths: Tensor) -> Tensor:
+def to_items(tokens: Tensor, lengths: Tensor) -> Tensor:
     r"""Return a batch's tokens item by item: (1, K, N) -> (B, K, longest), 0 where none is.
 
     Examples
     --------
-    >>> unpack(torch.tensor([[[7, 8, 9]]]), torch.tensor([[2, 1], [3, 0]])).tolist()
+    >>> to_items(torch.tensor([[[7, 8, 9]]]), torch.tensor([[2, 1], [3, 0]])).tolist()
     [[[7, 8]], [[9, 0]]]
     """
     used = lengths > 0  # (B, S)
@@ -110,6 +110,6 @@ def unpack(tokens: Tensor, lengths: Tensor) -> Tensor:
     return rows.transpose(1, 2)
 
 
-def pack(rows: Tensor, lengths: Tensor) -> Tensor:
-    r"""Undo ``unpack``: (B, K, S) -> (1, K, N)."""
+def to_row(rows: Tensor, lengths: Tensor) -> Tensor:
+    r"""Undo ``to_items``: (B, K, S) -> (1, K, N)."""
     return rows.transpose(1, 2)[lengths > 0].T[None]

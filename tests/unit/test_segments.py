@@ -7,7 +7,7 @@ import torch
 
 from codec_lib.quantizers import VectorQuantizer
 from codec_lib.rate import Cool, Melt, average, repeat, schedule, token_index
-from codec_lib.rate.segments import pack, unpack
+from codec_lib.rate.segments import to_row, to_items
 
 LENGTHS = torch.tensor([[2, 1, 3, 0], [1, 1, 2, 2]])
 
@@ -23,7 +23,7 @@ def test_means_and_repeats_by_hand():
     wide = repeat(tokens, index)
     assert wide.shape == z.shape and torch.equal(wide[0, :, 0], wide[0, :, 1])
     torch.testing.assert_close(average(wide, index), tokens)  # a projection
-    assert torch.equal(pack(unpack(tokens, LENGTHS), LENGTHS), tokens)
+    assert torch.equal(to_row(to_items(tokens, LENGTHS), LENGTHS), tokens)
 
 
 def test_segments_of_one_frame_change_nothing():
