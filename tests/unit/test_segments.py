@@ -7,7 +7,7 @@ import torch
 
 from codec_lib.quantizers import VectorQuantizer
 from codec_lib.rate import Cool, Melt, average, repeat, schedule, token_index
-from codec_lib.rate.segments import to_row, to_items
+from codec_lib.rate.segments import to_items, to_row
 
 LENGTHS = torch.tensor([[2, 1, 3, 0], [1, 1, 2, 2]])
 
