@@ -25,7 +25,7 @@ def features(batch: int, frames: int) -> torch.Tensor:
 
 
 def schedule_speed(repetitions: int, quick: bool = False) -> list[dict[str, Any]]:
-    r"""Measure a training batch, one long utterance and the memory of an hour.
+    r"""Measure a training batch, one long utterance and the memory of twenty minutes.
 
     Parameters
     ----------
