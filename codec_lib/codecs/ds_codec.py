@@ -21,6 +21,7 @@ from codec_lib.blocks.transformer import Transformer
 from codec_lib.codecs.bigcodec import BigCodec, BigCodecConfig
 from codec_lib.codecs.config import SMOKE, CodecConfig
 from codec_lib.codecs.registry import register
+from codec_lib.quantizers.bottleneck import Bottleneck
 from codec_lib.quantizers.product import ProductQuantizer
 
 
@@ -66,16 +67,16 @@ class DSCodec(BigCodec):
         if config.num_quantizers != 1:
             raise ValueError(f"num_quantizers: got {config.num_quantizers}, expected 1")
         super().__init__(config)
-        if config.num_parts > 1:
-            self.quantizer = ProductQuantizer(
-                config.latent_dim,
-                config.num_parts,
-                config.codebook_size,
-                codebook_dim=config.codebook_dim,
-                **{**self.quantizer_defaults, **config.quantizer},
-            )
         depth, heads = config.transformer_layers, config.transformer_heads
         self.transformer = Transformer(config.latent_dim, depth, heads) if depth else nn.Identity()
+
+    def build_quantizer(self, **options: Any) -> Bottleneck:
+        """Return one codebook, or its parts."""
+        config = self.config
+        if config.num_parts == 1:
+            return super().build_quantizer(**options)
+        sizes = (config.latent_dim, config.num_parts, config.codebook_size)
+        return ProductQuantizer(*sizes, codebook_dim=config.codebook_dim, **options)
 
     @property
     def receptive_fields(self) -> tuple[int | None, int | None]:

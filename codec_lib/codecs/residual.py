@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from codec_lib.codecs.backbones import build_backbone
 from codec_lib.codecs.base import Codec
 from codec_lib.codecs.config import CodecConfig
+from codec_lib.quantizers.bottleneck import Bottleneck
 from codec_lib.quantizers.residual import ResidualVectorQuantizer
 
 # DAC's factorised codes: found by cosine, trained by gradient, none started by data or revived.
@@ -50,10 +51,14 @@ class ResidualCodec(Codec):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__(config)
         self.encoder, self.decoder = build_backbone(config)
-        self.quantizer = ResidualVectorQuantizer(
-            latent_dim=config.latent_dim,
-            num_quantizers=config.num_quantizers,
-            codebook_size=config.codebook_size,
-            codebook_dim=config.codebook_dim,
-            **{**self.quantizer_defaults, **config.quantizer},
+        self.quantizer = self.build_quantizer(**{**self.quantizer_defaults, **config.quantizer})
+
+    def build_quantizer(self, **options: Any) -> Bottleneck:
+        """Return the quantizer of the config's sizes; ``options`` are its further arguments."""
+        return ResidualVectorQuantizer(
+            latent_dim=self.config.latent_dim,
+            num_quantizers=self.config.num_quantizers,
+            codebook_size=self.config.codebook_size,
+            codebook_dim=self.config.codebook_dim,
+            **options,
         )

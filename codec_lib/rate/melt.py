@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,8 +83,8 @@ class Melt:
         """Draw shares p of segments by length, shape (U,), float64."""
         loosened = self.concentration / max(1.0, step / self.ramp_steps) ** FADE
         alpha = self.mixture(step).clamp_min(FLOOR) * loosened
-        gamma = torch._standard_gamma(alpha, generator=generator)  # Dirichlet takes no generator
-        return gamma / gamma.sum() if gamma.sum() > 0 else self.mixture(step)
+        seed = int(torch.randint(2**63 - 1, (), generator=generator))  # torch's takes no generator
+        return torch.from_numpy(np.random.default_rng(seed).dirichlet(alpha.numpy()))
 
     def lengths(self, step: int, batch: int, frames: int, generator: torch.Generator) -> Tensor:
         r"""Draw a batch's segmentation.

@@ -87,6 +87,7 @@ class _Reader:
         self.file, self.stack, self.memo = file, [], {}
 
     def run(self) -> Any:
+        """Follow the opcodes to the end and return what they built."""
         for opcode, argument, _ in pickletools.genops(self.file):
             if opcode.name == "STOP":
                 return self.stack.pop()
@@ -126,28 +127,35 @@ class _Reader:
         return taken[::-1]
 
     def op_MARK(self, _: Any) -> None:
+        """Begin a list of values."""
         self.stack.append(MARK)
 
     def op_TUPLE(self, _: Any) -> None:
+        """Make a tuple of the values above the mark."""
         self.stack.append(tuple(self.marked()))
 
     def op_APPEND(self, _: Any) -> None:
+        """Append one value to a list."""
         (value,) = self.take(1)
         self.stack[-1].append(value)
 
     def op_APPENDS(self, _: Any) -> None:
+        """Append the values above the mark to a list."""
         values = self.marked()
         self.stack[-1].extend(values)
 
     def op_SETITEM(self, _: Any) -> None:
+        """Set one item of a dict."""
         key, value = self.take(2)
         self.stack[-1][key] = value
 
     def op_SETITEMS(self, _: Any) -> None:
+        """Set the items above the mark, key and value in turn."""
         values = self.marked()
         self.stack[-1].update(zip(values[::2], values[1::2], strict=True))
 
     def op_GLOBAL(self, name: str) -> None:
+        """Name a class, which is recorded and never imported."""
         if name not in KNOWN:
             raise ValueError(
                 f"asks for {name.replace(' ', '.')}, expected numbers and k-means only. Such a "
@@ -156,15 +164,18 @@ class _Reader:
         self.stack.append(Record(name))
 
     def op_STACK_GLOBAL(self, _: Any) -> None:
+        """Name a class by the two strings on the stack."""
         self.op_GLOBAL(" ".join(self.take(2)))
 
     def op_REDUCE(self, _: Any) -> None:
+        """Record a call instead of making it."""
         kind, args = self.take(2)
         self.stack.append(Record(kind.name, args))
 
     op_NEWOBJ = op_REDUCE
 
     def op_BUILD(self, _: Any) -> None:
+        """Give a record its state; an array's is read from the file."""
         (state,) = self.take(1)
         self.stack[-1].state = state
         if self.stack[-1].name == ARRAY:
