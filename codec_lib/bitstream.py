@@ -1,13 +1,14 @@
 r"""Files of codes, packed to the bit: what a codec really sends.
 
 A code of a codebook of N entries takes ceil(log2 N) bits, frame by frame, so the payload of one
-second is exactly ``codec.bitrate(n_q)`` bits. Layout, version 2, big-endian::
+second is exactly ``codec.bitrate(n_q)`` bits. Layout, big-endian::
 
     "CLC" | version (1 byte) | header length (4) | CRC-32 of the rest (4) | header | payload
 
-The header is JSON; in version 1 it named one size for all codebooks. Leaves out: entropy coding,
-and segment lengths of dynamic frame rates (a later version). Notebook: 00_start_here. Read next:
-``cli.py``.
+The header is JSON; in version 1 it named one size for all codebooks. Version 3 is for codes of a
+dynamic frame rate: after the codes of a segment comes its length, less 1, in ceil(log2 U) bits, and
+the segments of all items stand in one row. At a fixed rate version 2 is written. Leaves out:
+entropy coding. Notebook: 00_start_here. Read next: ``cli.py``.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codec_lib.blocks.conv import num_frames
 from codec_lib.codecs.base import Codec
+from codec_lib.rate.segments import to_items, to_row
 from codec_lib.shapes import Codes
 
-MAGIC, VERSION = b"CLC", 2
+MAGIC, VERSION, DYNAMIC = b"CLC", 2, 3
+SEQUENCES = ("codebook_sizes", "layers", "segments")
+OF_SEGMENTS = ("max_length", "segments")  # fields that files of a fixed rate do not have
 PREFIX = struct.Struct(">3sBII")  # magic, version, header length, CRC-32
 
 
@@ -45,7 +50,9 @@ class CodesHeader:
     layers
         Codebook of each row.
     num_samples, batch, frames
-        Sizes.
+        Sizes; frames are those of the codec, however many of them share a code.
+    max_length, segments
+        At a dynamic rate: the most frames U of a segment, and the segments of each item.
     """
 
     codec: str
@@ -57,11 +64,24 @@ class CodesHeader:
     num_samples: int
     batch: int
     frames: int
+    max_length: int = 1
+    segments: tuple[int, ...] = ()
+
+    @property
+    def bits(self) -> list[int]:
+        """Bits of each row of the payload: a code of each codebook, then any segment's length."""
+        lengths = [bits_per_code(self.max_length)] if self.segments else []
+        return [*map(bits_per_code, self.codebook_sizes), *lengths]
+
+    @property
+    def columns(self) -> int:
+        """Columns of the payload: segments, or frames, of all items."""
+        return sum(self.segments) if self.segments else self.batch * self.frames
 
     @property
     def payload_bits(self) -> int:
-        """Bits of all codes, without header and padding to a byte."""
-        return self.batch * self.frames * sum(map(bits_per_code, self.codebook_sizes))
+        """Bits of all codes and lengths, without header and padding to a byte."""
+        return self.columns * sum(self.bits)
 
     def check(self, codec: Codec) -> None:
         r"""Raise ``ValueError`` unless a codec can decode these codes."""
@@ -71,6 +91,7 @@ class CodesHeader:
             ("hop_length", self.hop_length, codec.hop_length),
             ("codebook_sizes", self.codebook_sizes, _sizes(codec, self.layers)),
             ("checkpoint", self.fingerprint, codec.fingerprint),
+            ("max_length", self.max_length, codec.max_length if self.segments else 1),
         ):
             if got != expected:
                 raise ValueError(
@@ -169,7 +190,7 @@ def write_codes(path: str | Path, codes: Codes, codec: Codec) -> CodesHeader:
     Raises
     ------
     ValueError
-        If the codes are not this codec's, or have segment lengths.
+        If the codes are not this codec's.
 
     Examples
     --------
@@ -180,9 +201,12 @@ def write_codes(path: str | Path, codes: Codes, codec: Codec) -> CodesHeader:
     >>> header.payload_bits == codec.bitrate() * 1.0
     True
     """
-    if codes.lengths is not None:
-        raise ValueError(f"codes: got segment lengths, which format {VERSION} does not hold")
     codec.check_codes(codes)
+    rows, segments = codes.codes, ()
+    if codes.lengths is not None:
+        both = torch.cat([codes.codes, codes.lengths[:, None] - 1], dim=1)
+        rows = to_row(both, codes.lengths)
+        segments = tuple((codes.lengths > 0).sum(dim=1).tolist())
     header = CodesHeader(
         codec=codec.name,
         fingerprint=codec.fingerprint,
@@ -192,11 +216,16 @@ def write_codes(path: str | Path, codes: Codes, codec: Codec) -> CodesHeader:
         layers=codes.codebooks,
         num_samples=codes.num_samples,
         batch=codes.codes.shape[0],
-        frames=codes.codes.shape[-1],
+        frames=num_frames(codes.num_samples, codec.hop_length),
+        max_length=codec.max_length if segments else 1,
+        segments=segments,
     )
-    text = json.dumps(asdict(header)).encode()
-    body = text + pack(codes.codes, [bits_per_code(size) for size in header.codebook_sizes])
-    Path(path).write_bytes(PREFIX.pack(MAGIC, VERSION, len(text), zlib.crc32(body)) + body)
+    values, version = asdict(header), DYNAMIC
+    if not segments:
+        values, version = {k: v for k, v in values.items() if k not in OF_SEGMENTS}, VERSION
+    text = json.dumps(values).encode()
+    body = text + pack(rows, header.bits)
+    Path(path).write_bytes(PREFIX.pack(MAGIC, version, len(text), zlib.crc32(body)) + body)
     return header
 
 
@@ -221,17 +250,34 @@ def read_codes(path: str | Path) -> tuple[Codes, CodesHeader]:
     if len(data) < PREFIX.size or not data.startswith(MAGIC):
         raise ValueError(f"{path}: got a file that does not start as codes do ({MAGIC!r})")
     _, version, length, checksum = PREFIX.unpack_from(data)
-    if version not in (1, VERSION):
-        raise ValueError(f"{path}: got format version {version}, expected 1 or {VERSION}")
+    if not 1 <= version <= DYNAMIC:
+        raise ValueError(f"{path}: got format version {version}, expected 1 to {DYNAMIC}")
     body = data[PREFIX.size :]
     if zlib.crc32(body) != checksum:
         raise ValueError(f"{path}: got a wrong checksum; the file is cut short or damaged")
     values = json.loads(body[:length])
     if version == 1:
         values["codebook_sizes"] = [values.pop("codebook_size")] * len(values["layers"])
-    sequences = {name: tuple(values[name]) for name in ("codebook_sizes", "layers")}
+    sequences = {name: tuple(values.get(name, ())) for name in SEQUENCES}
     header = CodesHeader(**{**values, **sequences})
-    bits = [bits_per_code(size) for size in header.codebook_sizes]
-    codes = unpack(body[length:], bits, header.batch, header.frames)
+    try:
+        codes, lengths = _unpack_body(body[length:], header)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     layers = None if header.layers == tuple(range(codes.shape[1])) else header.layers
-    return Codes(codes, header.num_samples, layers=layers), header
+    return Codes(codes, header.num_samples, lengths, layers), header
+
+
+def _unpack_body(data: bytes, header: CodesHeader) -> tuple[Tensor, Tensor | None]:
+    """Return codes (B, K, F), or (B, K, S) and lengths (B, S)."""
+    if not header.segments:
+        return unpack(data, header.bits, header.batch, header.frames), None
+    row = unpack(data, header.bits, 1, header.columns)  # (1, K + 1, N)
+    lengths = torch.nn.utils.rnn.pad_sequence(
+        (row[0, -1] + 1).split(list(header.segments)), batch_first=True
+    )
+    if bool((lengths.sum(dim=1) != header.frames).any()):
+        raise ValueError(
+            f"segments: got {lengths.sum(dim=1).tolist()} frames, expected {header.frames} each"
+        )
+    return to_items(row[:, :-1], lengths), lengths

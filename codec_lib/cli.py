@@ -133,6 +133,7 @@ def encode_command(
     target: Annotated[Path, typer.Argument(metavar="OUT.codes")],
     codec: Annotated[str, typer.Option(help="Shipped name or file.")] = "speechtokenizer-small",
     n_q: Annotated[int | None, typer.Option("--n-q", help="Codebooks; all by default.")] = None,
+    frame_rate: Annotated[float | None, typer.Option(help="Codes a second, if dynamic.")] = None,
 ) -> None:
     """Encode a sound file of any length and rate into a file of codes, on bounded memory."""
     from codec_lib import audio, bitstream, hub
@@ -140,12 +141,13 @@ def encode_command(
 
     model = hub.load(codec)
     blocks = audio.read_blocks(source, 10 * model.sample_rate, model.sample_rate)
-    codes = encode_blocks(model, blocks, n_q, exact=is_exact(model))
-    bitstream.write_codes(target, codes, model)
+    codes = encode_blocks(model, blocks, n_q, exact=is_exact(model), token_rate=frame_rate)
+    header = bitstream.write_codes(target, codes, model)
     seconds, size = codes.num_samples / model.sample_rate, target.stat().st_size
-    rate = (
-        f"{8 * size / seconds / 1000:.2f} kbit/s ({model.bitrate(codes.n_q) / 1000:.2f} of codes)"
-    )
+    rate = f"{8 * size / seconds / 1000:.2f} kbit/s"
+    rate += f" ({model.bitrate(codes.n_q, frame_rate) / 1000:.2f} of codes)"
+    if header.segments:
+        rate += f", {header.columns} of {header.frames} frames sent"
     typer.echo(f"{target}: {seconds:.2f} s, {codes.n_q} codebooks, {size} bytes, {rate}")
 
 
@@ -300,6 +302,8 @@ def evaluate_command(
     n_q: Annotated[str, typer.Option("--n-q", help="Numbers of codebooks.")] = "1,2,4,8",
     max_utterances: int = 50,
     max_seconds: Annotated[float, typer.Option(help="Of each utterance; 0: all of it.")] = 6.0,
+    frame_rate: Annotated[str, typer.Option(help="Codes a second, e.g. 40,80; not --n-q.")] = "",
+    schemes: Annotated[str, typer.Option(help="scheduled,greedy,uniform,random")] = "scheduled",
     probe: Annotated[bool, typer.Option(help="Also the phonemes in each codebook.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
 ) -> None:
@@ -321,7 +325,9 @@ def evaluate_command(
     if probe:
         known = find_corpus("synthetic", "train", model.sample_rate)
         aligned = known, find_corpus("synthetic", "test", model.sample_rate)
-    rows = compare_codecs(models, speech, counts, max_utterances, max_seconds or None, aligned)
+    rates = [float(part) for part in frame_rate.split(",") if part]
+    limits = (max_utterances, max_seconds or None)
+    rows = compare_codecs(models, speech, counts, *limits, aligned, rates, schemes.split(","))
     typer.echo(as_text(rows))
     if out is not None:
         conditions = {name: model.fingerprint for name, model in models.items()}

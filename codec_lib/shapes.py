@@ -75,19 +75,19 @@ class Codes:
     Attributes
     ----------
     codes
-        Code indices, shape (B, K, F), int64.
+        Code indices, shape (B, K, F), int64; (B, K, S) where S segments have one code each.
     num_samples
         Samples of the waveform that was encoded; ``decode`` returns exactly that many.
     lengths
-        Frames that each segment stands for, shape (B, F), int64, where the frame rate is dynamic;
-        None where every code stands for one frame.
+        Frames that each code stands for, shape (B, S), int64, where the frame rate is dynamic, 0
+        after an item's last code; None where every code stands for one frame.
     layers
         The codebook that each of the K rows belongs to; None where they are the first K.
 
     Raises
     ------
     TypeError
-        If the codes are not int64.
+        If codes or lengths are not int64.
     ValueError
         If a shape, the sample count or the layers do not fit.
 
@@ -104,9 +104,13 @@ class Codes:
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_shape(self.codes, "B K F", name="codes")
+        sizes = check_shape(self.codes, "B K F", name="codes")
         if self.codes.dtype != torch.int64:
             raise TypeError(f"codes: got dtype {self.codes.dtype}, expected torch.int64")
+        if self.lengths is not None:
+            check_shape(self.lengths, "B F", name="lengths", B=sizes["B"], F=sizes["F"])
+            if self.lengths.dtype != torch.int64:
+                raise TypeError(f"lengths: got dtype {self.lengths.dtype}, expected torch.int64")
         if self.num_samples < 0:
             raise ValueError(f"num_samples: got {self.num_samples}, expected at least 0")
         rows = self.codes.shape[1]

@@ -31,7 +31,13 @@ def is_static() -> bool:
 
 
 def explore(
-    draw: Callable[..., Figure], stops: Sequence[Mapping[str, Any]], alt: str, columns: int = 3
+    draw: Callable[..., Figure],
+    stops: Sequence[Mapping[str, Any]],
+    alt: str,
+    columns: int = 3,
+    choices: Mapping[str, Sequence[Any]] | None = None,
+    sound: Callable[..., nb.Clip] | None = None,
+    sample_rate: int = 16000,
 ) -> None:
     r"""Draw a function at each stop in one picture; where live, let sliders call it again.
 
@@ -40,12 +46,18 @@ def explore(
     draw
         Pure function of the stops' keys that returns a Figure in under 0.3 s.
     stops
-        One to six mappings of argument to value; all have the same keys. The sliders run over the
-        values that appear.
+        One to six mappings of argument to value; all have the same keys.
     alt
         Text that stands in for the picture.
     columns
         Panels per row.
+    choices
+        Values of the live sliders, by argument; None: those that appear in the stops.
+    sound
+        Function of the same keys that returns what is heard there: a row of players under the
+        picture, and live one that follows the sliders.
+    sample_rate
+        Of the sounds, Hz.
 
     Raises
     ------
@@ -57,8 +69,17 @@ def explore(
     if any(set(stop) != set(stops[0]) for stop in stops):
         raise ValueError(f"stops: got different arguments, expected {sorted(stops[0])} in each")
     nb.show(strip([draw(**stop) for stop in stops], columns), alt)
+    if sound is not None:
+        nb.audio_row([sound(**stop) for stop in stops], sample_rate)
     if not is_static():
-        _sliders(draw, stops)
+        own = {name: list(dict.fromkeys(stop[name] for stop in stops)) for name in stops[0]}
+
+        def react(**values: Any) -> None:
+            display(draw(**values))
+            if sound is not None:
+                nb.audio_row([sound(**values)], sample_rate)
+
+        _sliders(react, {**own, **(choices or {})}, stops[0])
 
 
 def strip(figures: Sequence[Figure], columns: int = 3) -> Figure:
@@ -81,16 +102,18 @@ def _rendered(figure: Figure) -> Image.Image:
     return Image.open(memory).convert("RGB")
 
 
-def _sliders(draw: Callable[..., Figure], stops: Sequence[Mapping[str, Any]]) -> None:
+def _sliders(
+    react: Callable[..., None], choices: Mapping[str, Sequence[Any]], start: Mapping[str, Any]
+) -> None:
     import ipywidgets
 
     controls = {
         name: ipywidgets.SelectionSlider(
-            options=list(dict.fromkeys(stop[name] for stop in stops)), description=name
+            options=list(values), value=start[name], description=name, continuous_update=False
         )
-        for name in stops[0]
+        for name, values in choices.items()
     }
-    output = ipywidgets.interactive_output(lambda **values: display(draw(**values)), controls)
+    output = ipywidgets.interactive_output(react, controls)
     display(ipywidgets.VBox([*controls.values(), output]))
 
 

@@ -1,13 +1,16 @@
-r"""Fixtures for every test: a voiced signal, seeds, one thread, and the slow and GPU marks."""
+r"""Fixtures for every test: a voiced signal, a corpus, seeds, one thread, slow and GPU marks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+
+from codec_lib.data import make_synthetic
 
 torch.set_num_threads(1)  # xdist runs several workers; OpenMP threads would fight over the cores
 
@@ -96,3 +99,11 @@ def speech() -> Tensor:
 def speech_batch() -> Tensor:
     """Four different voices, half a second each at 16 kHz, shape (B, 1, T)."""
     return torch.stack([voiced(pitch=90.0 + 40.0 * i, seed=i) for i in range(4)])
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a corpus with a train, a dev and a test split."""
+    folder = tmp_path_factory.mktemp("corpus")
+    make_synthetic(folder, num_utterances=12)
+    return folder

@@ -8,19 +8,28 @@ Read next: ``codecs/speechtokenizer.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from codec_lib.blocks.conv import fold_weight_norm, num_frames
+from codec_lib.blocks.conv import fold_weight_norm
 from codec_lib.blocks.frozen import FrozenSEANet
 from codec_lib.blocks.seanet import SEANetDecoder, SEANetEncoder
+from codec_lib.codecs.checks import (
+    check_depth,
+    check_sent,
+    check_speech,
+    check_token_rate,
+    check_wav,
+)
 from codec_lib.codecs.config import CodecConfig
-from codec_lib.shapes import CodecOutput, Codes, QuantizerOutput, check_shape
-
-PEAK_LIMIT = 16.0  # 24 dB over full scale: no float audio, but integers that were not scaled
+from codec_lib.rate.costs import check_options
+from codec_lib.rate.quantized import FORMS, quantize_segments
+from codec_lib.rate.schedule import num_segments_at, schedule
+from codec_lib.rate.segments import at_frame_rate, average, to_items, token_index
+from codec_lib.shapes import CodecOutput, Codes, QuantizerOutput
 
 
 class Codec(nn.Module):
@@ -39,6 +48,9 @@ class Codec(nn.Module):
         Config by scale: ``smoke``, ``small``, ``paper``.
     sample_rate, hop_length, frame_rate
         Hz, samples per frame, frames per second.
+    token_rate, max_length
+        Codes per second of each codebook where ``encode`` is asked for no other, and the most
+        frames U that a code may stand for: the frame rate and 1 where the rate is fixed.
     num_quantizers, codebook_sizes, codebook_size
         Codebooks K, entries N of each, the most entries of any; the quantizer's.
     card, fingerprint
@@ -58,6 +70,11 @@ class Codec(nn.Module):
         self.config = config
         self.sample_rate, self.hop_length = config.sample_rate, config.hop_length
         self.frame_rate = self.sample_rate / self.hop_length
+        self.max_length = config.max_length
+        self.token_rate = self._check_token_rate(None)
+        check_options(config.max_length, config.segment_cost)
+        if config.segment_form not in FORMS:
+            raise ValueError(f"segment_form: got {config.segment_form!r}, expected one of {FORMS}")
         self.card: dict[str, Any] = {}  # hub.load fills these two in
         self.fingerprint = ""
 
@@ -87,15 +104,32 @@ class Codec(nn.Module):
         fields = (getattr(part, "receptive_field", None) for part in (self.encoder, self.decoder))
         return next(fields), next(fields)
 
-    def bitrate(self, n_q: int | None = None) -> float:
+    def has_rate(self, token_rate: float) -> bool:
+        """Return whether the codec can send that many tokens a second, Hz."""
+        return self.frame_rate / self.max_length <= token_rate <= self.frame_rate
+
+    def bitrate(
+        self,
+        n_q: int | None = None,
+        token_rate: float | None = None,
+        length_bits: float | None = None,
+    ) -> float:
         r"""Return the bits per second of the first ``n_q`` codebooks.
 
-        .. math:: R = \frac{f_s}{\mathrm{hop}} \sum_{k=1}^{n_q} \lceil \log_2 N_k \rceil
+        .. math:: R = r \, \Big(\sum_{k=1}^{n_q} \lceil \log_2 N_k \rceil
+                  + \lceil \log_2 U \rceil\Big)
+
+        with r tokens per second; the last term, what a length takes, only below the frame rate.
 
         Parameters
         ----------
         n_q
             Codebooks used; None for all.
+        token_rate
+            Tokens per second r, Hz; None for the codec's own.
+        length_bits
+            Bits that a length takes; None for the term above, 0 to leave lengths out, or their
+            entropy (``rate.length_bits``).
 
         Returns
         -------
@@ -107,12 +141,25 @@ class Codec(nn.Module):
         >>> import codec_lib
         >>> codec_lib.build("speechtokenizer", "small").bitrate(8)
         4000.0
+        >>> codec_lib.build("codecslime_vq", "small").bitrate()
+        600.0
         """
         sizes = self.codebook_sizes[: self._check_n_q(n_q)]
-        return self.frame_rate * sum((size - 1).bit_length() for size in sizes)
+        rate = self._check_token_rate(token_rate)
+        if rate == self.frame_rate:
+            length_bits = 0.0
+        elif length_bits is None:
+            length_bits = (self.max_length - 1).bit_length()
+        return rate * (sum((size - 1).bit_length() for size in sizes) + length_bits)
 
     @torch.no_grad()
-    def encode(self, wav: Tensor, n_q: int | None = None, sample_rate: int | None = None) -> Codes:
+    def encode(
+        self,
+        wav: Tensor,
+        n_q: int | None = None,
+        sample_rate: int | None = None,
+        token_rate: float | None = None,
+    ) -> Codes:
         r"""Encode a waveform into codes.
 
         Parameters
@@ -123,16 +170,19 @@ class Codec(nn.Module):
             Codebooks to use; None for all. The first k of K are the codes of ``n_q=k``.
         sample_rate
             Hz; given, it is compared with the codec's.
+        token_rate
+            Tokens per second, Hz, from frame rate / U to the frame rate; None for the codec's own.
 
         Returns
         -------
         Codes
-            (B, n_q, ceil(T / hop_length)) int64, without gradient.
+            (B, n_q, F) int64, F = ceil(T / hop_length), without gradient. Below the frame rate
+            (B, n_q, K), K = ceil(F token_rate / frame_rate), and lengths (B, K).
 
         Raises
         ------
         TypeError, ValueError
-            If dtype, shape, rate, range or ``n_q`` do not fit, or a sample is not finite.
+            If dtype, shape, a rate, range or ``n_q`` do not fit, or a sample is not finite.
 
         Examples
         --------
@@ -141,21 +191,65 @@ class Codec(nn.Module):
         >>> codec.encode(torch.zeros(1, 1, 16000), n_q=2).codes.shape
         torch.Size([1, 2, 50])
         """
+        check_speech(wav, self.sample_rate, sample_rate)
+        return self.to_codes(self.latents(wav), wav.shape[-1], n_q, token_rate)
+
+    @torch.no_grad()
+    def latents(self, wav: Tensor) -> Tensor:
+        """Return the latent (B, D, F) of a waveform (B, 1, T): the first half of ``encode``."""
+        return self.encoder(wav)
+
+    @torch.no_grad()
+    def to_codes(
+        self,
+        z: Tensor,
+        num_samples: int,
+        n_q: int | None = None,
+        token_rate: float | None = None,
+        lengths: Tensor | None = None,
+    ) -> Codes:
+        r"""Quantize a latent: the second half of ``encode``.
+
+        Parameters
+        ----------
+        z
+            Of ``latents``, shape (B, D, F).
+        num_samples
+            Of the waveform it is of.
+        n_q, token_rate
+            As in ``encode``.
+        lengths
+            Segments that somebody else has chosen, shape (B, S); None for the scheduler's.
+        """
         n_q = self._check_n_q(n_q)
-        self.check_wav(wav)
-        if sample_rate is not None and sample_rate != self.sample_rate:
-            raise ValueError(
-                f"sample_rate: got {sample_rate} Hz, expected {self.sample_rate} Hz; "
-                "resample with codec_lib.audio.resample"
-            )
-        if not bool(torch.isfinite(wav).all()):
-            raise ValueError("wav: got NaN or infinite samples, expected finite ones in [-1, 1]")
-        if float(wav.abs().max()) > PEAK_LIMIT:
-            raise ValueError(
-                f"wav: got a peak of {float(wav.abs().max()):.6g}, expected samples in [-1, 1]; "
-                "divide 16-bit integers by 32768"
-            )
-        return Codes(self.quantizer.encode(self.encoder(wav), n_q), wav.shape[-1])
+        lengths = self.segment(z, token_rate) if lengths is None else lengths
+        if lengths is None:
+            return Codes(self.quantizer.encode(z, n_q), num_samples)
+        tokens = average(z, token_index(lengths, z.shape[-1]))
+        codes = to_items(self.quantizer.encode(tokens, n_q), lengths)
+        return Codes(codes, num_samples, lengths)
+
+    def segment(self, z: Tensor, token_rate: float | None = None) -> Tensor | None:
+        r"""Cut latents into as many segments as a rate asks for, by the scheduler.
+
+        Parameters
+        ----------
+        z
+            Shape (B, D, F).
+        token_rate
+            As in ``encode``.
+
+        Returns
+        -------
+        Tensor | None
+            Frames of each segment, shape (B, K), int64; None at the frame rate, where there is
+            nothing to choose.
+        """
+        rate = self._check_token_rate(token_rate)
+        if rate == self.frame_rate:
+            return None
+        count = num_segments_at(z.shape[-1], self.frame_rate, rate, self.max_length)
+        return schedule(z.transpose(1, 2), count, self.max_length, self.config.segment_cost)
 
     @torch.no_grad()
     def decode(self, codes: Codes, layers: Sequence[int] | None = None) -> Tensor:
@@ -189,6 +283,7 @@ class Codec(nn.Module):
 
     def latent(self, codes: Codes) -> Tensor:
         r"""Look codes up: the quantized latent z_q, shape (B, D, F), a sum over codebooks."""
+        codes = at_frame_rate(codes)
         if codes.layers is None:
             return self.quantizer.decode(codes.codes)
         batch, _, frames = codes.codes.shape
@@ -200,7 +295,12 @@ class Codec(nn.Module):
         """Turn a quantized latent (B, D, F) into a waveform (B, 1, F hop_length)."""
         return self.decoder(z_q)
 
-    def forward(self, wav: Tensor, n_q: int | None = None) -> CodecOutput:
+    def forward(
+        self,
+        wav: Tensor,
+        n_q: int | None = None,
+        segment: Callable[[Tensor], Tensor | None] | None = None,
+    ) -> CodecOutput:
         r"""Encode, quantize and decode with gradient; in training mode codebooks learn.
 
         Parameters
@@ -209,19 +309,27 @@ class Codec(nn.Module):
             Shape (B, 1, T), float32 in [-1, 1].
         n_q
             Codebooks to use; None for all (in training, what quantizer dropout leaves).
+        segment
+            From the latent (B, D, F) to lengths (B, S), or None to keep every frame; by default
+            ``segment``, which cuts as ``encode`` does.
 
         Returns
         -------
         CodecOutput
-            Reconstruction (B, 1, T), codes, latents, losses and projections.
+            Reconstruction (B, 1, T), codes, latents (B, D, F), losses and projections.
         """
-        self.check_wav(wav)
+        check_wav(wav)
         z = self.encoder(wav)  # (B, D, F)
-        quantized: QuantizerOutput = self.quantizer(z, n_q=n_q)
+        lengths = (segment or self.segment)(z)
+        if lengths is None:
+            quantized: QuantizerOutput = self.quantizer(z, n_q=n_q)
+        else:
+            form = self.config.segment_form
+            quantized = quantize_segments(self.quantizer, z, lengths, n_q, form)
         wav_hat = self.synthesize(quantized.z_q)[..., : wav.shape[-1]]  # (B, 1, T)
         return CodecOutput(
             wav=wav_hat,
-            codes=Codes(quantized.codes, wav.shape[-1]),
+            codes=Codes(quantized.codes, wav.shape[-1], lengths),
             z=z,
             z_q=quantized.z_q,
             losses=quantized.losses,
@@ -261,55 +369,13 @@ class Codec(nn.Module):
 
     def _check_n_q(self, n_q: int | None) -> int:
         """Return the number of codebooks to use."""
-        if n_q is None:
-            return self.num_quantizers
-        if isinstance(n_q, bool) or not isinstance(n_q, int):
-            raise TypeError(f"n_q: got {n_q!r}, expected an integer or None")
-        if not 1 <= n_q <= self.num_quantizers:
-            raise ValueError(f"n_q: got {n_q}, expected 1 to {self.num_quantizers}")
-        return n_q
+        return check_depth(n_q, self.num_quantizers)
 
-    def check_wav(self, wav: Tensor) -> None:
-        """Check type, dtype and shape of a waveform; cheap enough for every training step."""
-        if isinstance(wav, Tensor) and wav.ndim in (1, 2):
-            missing = "wav[None, None]" if wav.ndim == 1 else "wav[:, None]"
-            raise ValueError(
-                f"wav: got shape {tuple(wav.shape)}, expected (B, 1, T); hint: {missing}"
-            )
-        check_shape(wav, "B C T", name="wav")
-        if wav.shape[1] != 1:
-            raise ValueError(
-                f"wav: got {wav.shape[1]} channels, expected 1; hint: wav.mean(1, keepdim=True)"
-            )
-        if wav.dtype != torch.float32:
-            raise TypeError(
-                f"wav: got dtype {wav.dtype}, expected torch.float32 in [-1, 1]; "
-                "hint: wav.float(), and divide 16-bit integers by 32768"
-            )
-        if wav.numel() == 0:
-            raise ValueError(f"wav: got the empty shape {tuple(wav.shape)}, expected samples")
+    def _check_token_rate(self, rate: float | None) -> float:
+        """Return the tokens per second to use."""
+        rate = self.config.token_rate if rate is None else rate
+        return check_token_rate(rate, self.frame_rate, self.max_length)
 
     def check_codes(self, codes: Codes) -> None:
-        """Check that codes can be this codec's."""
-        frames, expected = codes.codes.shape[-1], num_frames(codes.num_samples, self.hop_length)
-        if codes.lengths is None and frames != expected:
-            raise ValueError(
-                f"codes: got {frames} frames for {codes.num_samples} samples, expected {expected} "
-                f"at {self.hop_length} samples a frame; are they another codec's?"
-            )
-        if not codes.n_q or max(codes.codebooks) >= self.num_quantizers:
-            raise ValueError(
-                f"codes: got codebooks {list(codes.codebooks)}, expected one or more below "
-                f"{self.num_quantizers}"
-            )
-        if not codes.codes.numel():
-            raise ValueError(f"codes: got the empty shape {tuple(codes.codes.shape)}")
-        rows = codes.codes.transpose(0, 1).flatten(1).aminmax(dim=1)
-        ranges = zip(codes.codebooks, rows.min.tolist(), rows.max.tolist(), strict=True)
-        for codebook, low, high in ranges:
-            last = self.codebook_sizes[codebook] - 1
-            if low < 0 or high > last:
-                raise ValueError(
-                    f"codes: got indices from {low} to {high} for codebook {codebook}, expected "
-                    f"0 to {last}"
-                )
+        """Raise ``ValueError`` unless codes can be this codec's; see ``codecs/checks.py``."""
+        check_sent(codes, self.hop_length, self.codebook_sizes, self.max_length)

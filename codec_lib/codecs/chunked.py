@@ -18,6 +18,8 @@ from torch import Tensor
 
 from codec_lib.blocks.conv import num_frames
 from codec_lib.codecs.base import Codec
+from codec_lib.codecs.checks import check_speech, check_token_rate
+from codec_lib.rate.segments import at_frame_rate
 from codec_lib.shapes import Codes, check_shape
 
 LSTM_CONTEXT_SECONDS = 2.0  # an LSTM's state is mostly forgotten after it; not exact
@@ -41,13 +43,14 @@ def encode_blocks(
     n_q: int | None = None,
     chunk_seconds: float = 20.0,
     exact: bool = True,
+    token_rate: float | None = None,
 ) -> Codes:
     r"""Encode a waveform that arrives in blocks, e.g. from ``audio.read_blocks``.
 
     Parameters
     ----------
     codec
-        Any codec with a fixed frame rate.
+        Any codec.
     blocks
         Pieces of one waveform in order, each (1, t) float32 at the codec's rate, of any lengths.
     n_q
@@ -56,11 +59,14 @@ def encode_blocks(
         Length of a chunk, s; memory grows with it, overhead shrinks with it.
     exact
         False accepts a codec whose chunks are not exact.
+    token_rate
+        As in ``codec.encode``. Below the frame rate the scheduler sees the whole waveform, so its
+        latent is kept, 4 D bytes a frame (an hour at 80 Hz and D = 64: 74 MB).
 
     Returns
     -------
     Codes
-        Of the whole waveform, shape (1, n_q, F).
+        Of the whole waveform, shape (1, n_q, F), or (1, n_q, K) with lengths.
 
     Raises
     ------
@@ -76,14 +82,20 @@ def encode_blocks(
     """
     context = _context(codec, "encoder", exact)
     chunk = _chunk_frames(codec, chunk_seconds)
+    rate = codec.token_rate if token_rate is None else token_rate
+    is_fixed = check_token_rate(rate, codec.frame_rate, codec.max_length) == codec.frame_rate
     kept, num_samples = [], 0
     for window, skip, keep, seen in _windows(blocks, codec.hop_length, chunk, context):
-        codes = codec.encode(window[None].to(codec.device), n_q).codes
-        kept.append(codes[..., skip : skip + keep].cpu())
+        check_speech(window[None], codec.sample_rate)
+        z = codec.latents(window[None].to(codec.device))[..., skip : skip + keep]
+        kept.append((codec.to_codes(z, 1, n_q, codec.frame_rate).codes if is_fixed else z).cpu())
         num_samples = seen
     if not kept:
         raise ValueError("blocks: got no samples, expected at least one")
-    return Codes(torch.cat(kept, dim=-1), num_samples)
+    whole = torch.cat(kept, dim=-1)
+    if is_fixed:
+        return Codes(whole, num_samples)
+    return codec.to_codes(whole.to(codec.device), num_samples, n_q, rate).to("cpu")
 
 
 def encode_long(
@@ -92,6 +104,7 @@ def encode_long(
     n_q: int | None = None,
     chunk_seconds: float = 20.0,
     exact: bool = True,
+    token_rate: float | None = None,
 ) -> Codes:
     r"""Encode one waveform that is in memory.
 
@@ -99,12 +112,13 @@ def encode_long(
     ----------
     wav
         Shape (1, 1, T).
-    codec, n_q, chunk_seconds, exact
+    codec, n_q, chunk_seconds, exact, token_rate
         As in ``encode_blocks``.
     """
     check_shape(wav, "1 1 T", name="wav")
     chunk = _chunk_frames(codec, chunk_seconds) * codec.hop_length
-    return encode_blocks(codec, wav[0].split(chunk, dim=-1), n_q, chunk_seconds, exact)
+    blocks = wav[0].split(chunk, dim=-1)
+    return encode_blocks(codec, blocks, n_q, chunk_seconds, exact, token_rate)
 
 
 def decode_blocks(
@@ -121,7 +135,7 @@ def decode_blocks(
     codec, chunk_seconds, exact
         As in ``encode_blocks``.
     codes
-        Shape (B, K, F).
+        Shape (B, K, F), or (B, K, S) with lengths.
     layers
         Codebooks to use, as in ``codec.decode``.
 
@@ -135,6 +149,9 @@ def decode_blocks(
     ValueError
         If the codec is not exact and ``exact`` is True.
     """
+    if codes.lengths is not None:
+        codec.check_codes(codes)
+        codes = at_frame_rate(codes)
     hop, frames = codec.hop_length, codes.codes.shape[-1]
     codes = codes if layers is None else codes.select(layers)
     context = _context(codec, "decoder", exact)

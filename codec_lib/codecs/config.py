@@ -41,6 +41,13 @@ class CodecConfig:
         SEANet; BigCodec, without the second and fourth.
     quantizer
         Further arguments of the quantizer, e.g. ``{"decay": 0.9, "as_published": True}``.
+    max_length
+        Most frames U that one code may stand for; 1: the rate is fixed [CodecSlime].
+    token_rate
+        Codes per second (of each codebook) where a caller names no other, Hz; None: every frame.
+    segment_cost, segment_form
+        What the scheduler makes small (``rate.segment_costs``), and whether a training step counts
+        every token once, ``"tokens"``, or once a frame, ``"frames"`` (``rate.quantize_segments``).
     """
 
     sample_rate: int = 16000
@@ -69,6 +76,10 @@ class CodecConfig:
     causal: bool = False
     norm: str = "weight_norm"
     quantizer: Mapping[str, Any] = field(default_factory=dict)
+    max_length: int = 1
+    token_rate: float | None = None
+    segment_cost: str = "paper"
+    segment_form: str = "tokens"
 
     @property
     def hop_length(self) -> int:

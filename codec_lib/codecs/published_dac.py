@@ -1,9 +1,10 @@
-r"""Load checkpoints in the key layouts of DAC and BigCodec, whose networks are one.
+r"""Load checkpoints in the key layouts of DAC, BigCodec and CodecSlime, whose networks are one.
 
 DAC publishes ``encoder.block.N``, ``decoder.model.N`` and ``quantizer.quantizers.k``; BigCodec two
 state dicts, ``CodecEnc`` with ``block.N`` and ``generator`` with ``model.N`` and
 ``quantizer.layers.k``, and with every activation its constant low-pass filters, which are compared
-with ours. Leaves out: discriminators, which neither publishes. Read next: ``codecs/chunked.py``.
+with ours; CodecSlime one, with ``encoder.block.N`` and all else in ``decoder``. Leaves out:
+discriminators, which none publishes. Read next: ``codecs/chunked.py``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from codec_lib.blocks.antialias import AntiAliasedSnakeBeta, kaiser_lowpass
 from codec_lib.blocks.conv import Conv1d, ConvTranspose1d
 from codec_lib.blocks.recurrent import SkipLSTM
 from codec_lib.codecs.published import WEIGHT_NORM, load_named
+from codec_lib.quantizers.scalar import FiniteScalarQuantizer
 from codec_lib.quantizers.vector import VectorQuantizer
 
 Layout = Mapping[str, str]
@@ -33,6 +35,14 @@ BIGCODEC_LAYOUT: Layout = {
     "decoder.layers": "generator.model",
     "quantizer": "generator.quantizer.layers",
     "codebook": "_codebook.weight",
+}
+CODECSLIME_LAYOUT: Layout = {
+    "encoder.layers": "encoder.block",
+    "decoder.layers": "decoder.model",
+    "quantizer": "decoder.quantizer.layers",
+    "codebook": "_codebook.weight",
+    "in_proj": "decoder.quantizer.project_in",  # of the finite scalar form
+    "out_proj": "decoder.quantizer.project_out",
 }
 BIGCODEC_PARTS = ("CodecEnc", "generator")
 FILTERS = ("upsample.filter", "downsample.lowpass.filter")  # of every activation of BigCodec
@@ -90,6 +100,26 @@ def load_bigcodec_layout(codec: nn.Module, state_dict: Mapping[str, Any]) -> Non
     load_named(codec, layout_names(codec, BIGCODEC_LAYOUT), state)
 
 
+def load_codecslime_layout(codec: nn.Module, state_dict: Mapping[str, Any]) -> None:
+    r"""Load a release of CodecSlime into a codec on BigCodec's backbone, strictly, in place.
+
+    Parameters
+    ----------
+    codec
+        Has ``encoder``, ``decoder`` and ``quantizer``, weight norm not folded.
+    state_dict
+        The tensors of a release file, e.g. ``codecslime-vq8k.safetensors``.
+
+    Raises
+    ------
+    ValueError
+        As in ``load_bigcodec_layout``.
+    """
+    state = dict(state_dict)
+    _take_filters(state)
+    load_named(codec, layout_names(codec, CODECSLIME_LAYOUT), state)
+
+
 def layout_names(codec: nn.Module, layout: Layout) -> dict[str, str]:
     r"""Return our state-dict key -> published key, for every published key but the filters.
 
@@ -98,7 +128,7 @@ def layout_names(codec: nn.Module, layout: Layout) -> dict[str, str]:
     codec
         A codec on the BigCodec backbone.
     layout
-        ``DAC_LAYOUT`` or ``BIGCODEC_LAYOUT``: what stands for what.
+        ``DAC_LAYOUT``, ``BIGCODEC_LAYOUT`` or ``CODECSLIME_LAYOUT``: what stands for what.
     """
     names: dict[str, str] = {}
     codebooks = 0
@@ -113,6 +143,10 @@ def layout_names(codec: nn.Module, layout: Layout) -> dict[str, str]:
                     part, _, weight = key.partition(".")
                     names[f"{path}.{key}"] = f"{published}.{part}.{WEIGHT_NORM.get(weight, weight)}"
             codebooks += 1
+        elif isinstance(module, FiniteScalarQuantizer):
+            for key in module.state_dict():
+                part, _, weight = key.partition(".")
+                names[f"{path}.{key}"] = f"{layout[part]}.{weight}"
         elif isinstance(module, Conv1d | ConvTranspose1d):
             for key in module.conv.state_dict():
                 names[f"{path}.conv.{key}"] = f"{published}.{WEIGHT_NORM.get(key, key)}"

@@ -21,6 +21,7 @@ MODULES = (
     "dac",
     "sacodec",
     "ds_codec",
+    "codecslime",
 )  # one published codec a file
 _REGISTRY: dict[str, type[Codec]] = {}
 

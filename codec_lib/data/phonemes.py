@@ -24,6 +24,14 @@ SILENCE = "sil"
 
 VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
 CONSONANTS = frozenset("B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split())
+MANNERS = {  # of articulation; affricates count as stops
+    "silence": frozenset([SILENCE]),
+    "vowel": VOWELS,
+    "approximant": frozenset("L R W Y".split()),
+    "nasal": frozenset("M N NG".split()),
+    "fricative": frozenset("DH F HH S SH TH V Z ZH".split()),
+    "stop": frozenset("B CH D G JH K P T".split()),
+}
 ENGLISH = (*sorted(VOWELS | CONSONANTS), SILENCE)
 
 _NAMES = {

@@ -17,6 +17,7 @@ from codec_lib.codecs.base import Codec
 from codec_lib.data import Corpus
 
 from .codec_probe import probe_codebooks
+from .frame_rates import measure_rates
 from .reconstruction import METRICS, evaluate_codec
 
 UNTRAINED = "untrained:"
@@ -51,6 +52,8 @@ def compare_codecs(
     max_utterances: int | None = None,
     max_seconds: float | None = 6.0,
     aligned: tuple[Corpus, Corpus] | None = None,
+    token_rates: Sequence[float] = (),
+    schemes: Sequence[str] = ("scheduled",),
 ) -> list[dict[str, Any]]:
     r"""Measure several codecs alike.
 
@@ -65,12 +68,16 @@ def compare_codecs(
     aligned
         Training and test part of a corpus with phoneme times, without common speakers; None leaves
         the probe out.
+    token_rates, schemes
+        As in ``measure_rates``; rates that a codec does not have are left out. With any, codecs are
+        compared by rate, with all their codebooks, and ``n_q`` does not matter.
 
     Returns
     -------
     list[dict[str, Any]]
-        Rows with ``codec`` and ``measure``: ``"reconstruction"`` (the fields of ``evaluate_codec``)
-        or ``"phonemes"`` (those of ``probe_codebooks``).
+        Rows with ``codec`` and ``measure``: ``"reconstruction"`` (the fields of
+        ``evaluate_codec``), ``"rates"`` (those of ``measure_rates``) or ``"phonemes"`` (those of
+        ``probe_codebooks``).
 
     Examples
     --------
@@ -79,7 +86,11 @@ def compare_codecs(
     """
     rows: list[dict[str, Any]] = []
     for name, codec in codecs.items():
-        if speech is not None:
+        if speech is not None and token_rates:
+            has = [rate for rate in token_rates if codec.has_rate(rate)]
+            found = measure_rates(codec, speech, has, schemes, max_utterances, max_seconds)
+            rows += [{"codec": name, "measure": "rates", **row} for row in found]
+        elif speech is not None:
             counts = [count for count in n_q if count <= codec.num_quantizers]
             found = evaluate_codec(codec, speech, counts, max_utterances, max_seconds)
             rows += [{"codec": name, "measure": "reconstruction", **row} for row in found]
@@ -90,7 +101,7 @@ def compare_codecs(
 
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    r"""Lay the rows of ``compare_codecs`` out as two tables of plain text.
+    r"""Lay the rows of ``compare_codecs`` out as tables of plain text.
 
     Examples
     --------
@@ -102,6 +113,7 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     lines: list[str] = []
     tables = (
         ("reconstruction", ("n_q", "kbit/s", *METRICS)),
+        ("rates", ("token_rate", "scheme", "kbit/s", *METRICS)),
         ("phonemes", ("codebook", "accuracy", "pnmi")),
     )
     for measure, columns in tables:
@@ -112,6 +124,6 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
             row["kbit/s"] = row.get("bitrate", 0) / 1000
             row["codebook"] = row.get("codebook", 0) + 1  # counted from 1, as papers do
             cells = (row[name] for name in columns)
-            text = (f"{c:>13}" if isinstance(c, int) else f"{c:>13.3f}" for c in cells)
+            text = (f"{c:>13}" if isinstance(c, int | str) else f"{c:>13.3f}" for c in cells)
             lines.append(f"{row['codec']:<20}" + "".join(text))
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -226,20 +226,10 @@ def codec_scores(
         By number of codebooks and metric: one value per utterance that could be read. Two codecs
         measured on the same corpus can be compared utterance by utterance.
     """
-    if codec.sample_rate != corpus.sample_rate:
-        raise ValueError(
-            f"{corpus.name}: got {corpus.sample_rate} Hz, expected the codec's {codec.sample_rate} "
-            f"Hz; hint: corpus(name, sample_rate={codec.sample_rate})"
-        )
     if not n_q or min(n_q) < 1 or max(n_q) > codec.num_quantizers:
         raise ValueError(f"n_q: got {list(n_q)}, expected some of 1 to {codec.num_quantizers}")
-    samples = None if max_seconds is None else int(max_seconds * codec.sample_rate)
     found: dict[int, dict[str, list[float]]] = {n: {m: [] for m in metrics} for n in n_q}
-    for index in _spread(len(corpus), max_utterances):
-        try:
-            wav = corpus.load(index, 0, samples)  # (1, T)
-        except audio.AudioError:
-            continue  # the corpus has reported it
+    for wav in utterances(codec, corpus, max_utterances, max_seconds):
         codes = codec.encode(wav[None].to(codec.device), n_q=max(n_q))
         for count in n_q:
             made = codec.decode(codes.select(range(count)))[0].cpu()  # (1, T)
@@ -295,6 +285,37 @@ def evaluate_codec(
             row |= summarise(values, name)
         rows.append(row)
     return rows
+
+
+def utterances(
+    codec: Codec,
+    corpus: Corpus,
+    max_utterances: int | None = None,
+    max_seconds: float | None = 6.0,
+) -> Iterator[Tensor]:
+    r"""Yield the beginnings (1, T) of utterances spread evenly over a corpus.
+
+    Parameters
+    ----------
+    codec, corpus, max_utterances, max_seconds
+        As in ``evaluate_codec``. What cannot be read is left out; the corpus reports it.
+
+    Raises
+    ------
+    ValueError
+        If the sample rates differ.
+    """
+    if codec.sample_rate != corpus.sample_rate:
+        raise ValueError(
+            f"{corpus.name}: got {corpus.sample_rate} Hz, expected the codec's {codec.sample_rate} "
+            f"Hz; hint: corpus(name, sample_rate={codec.sample_rate})"
+        )
+    samples = None if max_seconds is None else int(max_seconds * codec.sample_rate)
+    for index in _spread(len(corpus), max_utterances):
+        try:
+            yield corpus.load(index, 0, samples)
+        except audio.AudioError:
+            continue
 
 
 def _spread(count: int, wanted: int | None) -> list[int]:

@@ -117,7 +117,7 @@ class Bottleneck(nn.Module):
         if isinstance(n_q, int):
             depth, n_q = self._depth(n_q), None
         elif n_q is None and self.training and self.quantizer_dropout > 0:
-            n_q = self._draw_depths(batch)
+            n_q = self.draw_depths(batch)
         masks = self._masks(n_q, z, depth)
         with torch.autocast(z.device.type, enabled=False):
             total, outs = self.quantize_streams(to_rows(z), depth, masks)
@@ -180,7 +180,7 @@ class Bottleneck(nn.Module):
             raise ValueError(f"n_q: got {n_q}, expected 1 to {self.num_quantizers}")
         return n_q
 
-    def _draw_depths(self, batch: int) -> Tensor:
+    def draw_depths(self, batch: int) -> Tensor:
         """Draw how many streams each item uses, shape (B,): all, or a random number."""
         drawn = torch.randint(1, self.num_quantizers + 1, (batch,))
         dropped = torch.rand(batch) < self.quantizer_dropout

@@ -3,15 +3,18 @@ r"""From frames to tokens and back: averaging and repeating by the lengths of se
 [CodecSlime], Eq. (1): the frames of a segment are replaced by their mean, which is quantized once
 and repeated for the decoder. A batch may have different numbers of segments, so its tokens stand in
 one row behind each other; quantizers work frame by frame and do not mind. Notebook: 14_codecslime.
-Leaves out: weighted means. Read next: ``melt.py``.
+Leaves out: weighted means. Read next:
+``quantized.py``.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from codec_lib.shapes import check_shape
+from codec_lib.shapes import Codes, check_shape
 
 
 def token_index(lengths: Tensor, frames: int) -> Tensor:
@@ -113,3 +116,21 @@ def to_items(tokens: Tensor, lengths: Tensor) -> Tensor:
 def to_row(rows: Tensor, lengths: Tensor) -> Tensor:
     r"""Undo ``to_items``: (B, K, S) -> (1, K, N)."""
     return rows.transpose(1, 2)[lengths > 0].T[None]
+
+
+def at_frame_rate(codes: Codes) -> Codes:
+    r"""Return codes with every code written out as often as its segment is long, (B, K, F).
+
+    Codes without lengths come back as they are. Raises ``ValueError`` as ``token_index`` does.
+
+    Examples
+    --------
+    >>> short = Codes(torch.tensor([[[7, 8]]]), num_samples=600, lengths=torch.tensor([[2, 1]]))
+    >>> at_frame_rate(short).codes.tolist()
+    [[[7, 7, 8]]]
+    """
+    if codes.lengths is None:
+        return codes
+    index = token_index(codes.lengths, int(codes.lengths[0].sum()))
+    frames = repeat(to_row(codes.codes, codes.lengths), index)
+    return replace(codes, codes=frames, lengths=None)

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from codec_lib.training.presets import PRESETS
+from codec_lib.training.rates import RATES
 from codec_lib.training.stages import change_stage, known, merged, stage_runs
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -54,6 +55,9 @@ class TrainConfig:
         Empty for an ordinary run. Else mappings, each with a ``name`` and the fields it changes;
         a stage starts from the averaged weights at the end of the one before, with new critics and
         optimisers (``stage_runs``).
+    rate, rate_overrides
+        Which frames share a code in a step: ``"codec"`` (as ``encode`` would cut), ``"melt"`` or
+        ``"cool"``, and changed fields of ``rate.Melt`` or ``rate.Cool``.
     compile
         True compiles encoder, decoder and critics (minutes at the start; worth it on a GPU).
     corpus, valid_corpus
@@ -115,6 +119,8 @@ class TrainConfig:
     init_from: str | None = None
     freeze: tuple[str, ...] = ()
     stages: tuple[dict, ...] = ()
+    rate: str = "codec"
+    rate_overrides: dict[str, Any] = field(default_factory=dict)
     compile: bool = False
     # data
     corpus: str = "synthetic"
@@ -184,7 +190,8 @@ def _check_ranges(config: TrainConfig) -> None:
     for name in (*at_least_zero.split(), "time_limit_minutes"):
         if getattr(config, name) < 0:
             raise ValueError(f"{name}: got {getattr(config, name)}, expected at least 0")
-    for name, choices in (("precision", PRECISIONS), ("distill", DISTILLATIONS)):
+    choices_of = {"precision": PRECISIONS, "distill": DISTILLATIONS, "rate": RATES}
+    for name, choices in choices_of.items():
         if getattr(config, name) not in choices:
             raise ValueError(f"{name}: got {getattr(config, name)!r}, expected one of {choices}")
     for name in ("average_decay", "final_lr_fraction"):

@@ -36,6 +36,7 @@ from codec_lib.training.config import (
 from codec_lib.training.freezing import FrozenParts
 from codec_lib.training.launch import make_fabric
 from codec_lib.training.logs import ProgressLine, RunLog
+from codec_lib.training.rates import make_manager
 from codec_lib.training.run import Run
 from codec_lib.training.schedule import lr_fraction, set_lr
 from codec_lib.training.stages import FINAL, stage_folder, stage_runs
@@ -133,7 +134,9 @@ def is_finished(config: TrainConfig) -> bool:
 def _check_stages(runs: tuple[TrainConfig, ...], fresh: bool) -> None:
     """Raise ValueError for what would only show when a later stage begins, perhaps in days."""
     for index, one in enumerate(runs):
-        FrozenParts(codec_lib.build(one.codec, one.scale, **one.overrides), one.freeze)
+        codec = codec_lib.build(one.codec, one.scale, **one.overrides)
+        make_manager(one, codec)
+        FrozenParts(codec, one.freeze)
         recipe(one.recipe, weights=one.weights, **one.recipe_overrides)
         begun = [later.out_dir for later in runs[index + 1 :] if _has_begun(later.out_dir)]
         if begun and not fresh and not is_finished(one):
@@ -262,7 +265,7 @@ def train_step(run: Run, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     fraction = lr_fraction(run.step, config.steps, config.warmup_steps, config.final_lr_fraction)
     set_lr(networks.codec_optimizer, config.lr * fraction)
     wav = batch["wav"]
-    output = codec_forward(networks, wav)
+    output = codec_forward(networks, wav, run.segment())
     is_adversarial = networks.critics is not None and run.step >= config.critic_start
     values: dict[str, Tensor] = {}
     if is_adversarial:
@@ -272,7 +275,7 @@ def train_step(run: Run, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         fabric, networks, wav, output, run.teaching.targets(batch), is_adversarial
     )
     run.average.update(run.codec, run.step)
-    run.count_codes(output.codes.codes)
+    run.count_codes(output.codes)
     return values
 
 

@@ -25,6 +25,34 @@ _MIRROR = dict(
 _DECODER = dict(name="decoder", freeze=["encoder", "quantizer"])
 _BLOCK = {"transformer_layers": 1}
 
+# CodecSlime: a codec of fixed rate, then random segments, then the scheduler's.
+_COOL = dict(name="cool", freeze=["encoder"], rate="cool")
+_FULL_RATE = {"token_rate": None}
+_SLIME = dict(
+    **_CPU, out_dir="runs/codecslime", recipe="ds_codec_small",
+    stages=[
+        dict(name="backbone", steps=4000, overrides=_FULL_RATE),
+        dict(name="melt", steps=1000, rate="melt", final_lr_fraction=0.1),
+        dict(**_COOL, steps=1000, lr=6e-4, final_lr_fraction=0.25),
+    ],
+)  # fmt: skip
+_SLIME_PAPER = dict(
+    **_GPU, recipe="bigcodec", critics="bigcodec", batch_size=16, **_MIRROR,
+    out_dir="runs/codecslime-paper",
+    stages=[
+        dict(name="backbone", steps=1_200_000, overrides=_FULL_RATE),
+        dict(name="melt", steps=100_000, rate="melt"),
+        dict(
+            **_COOL, steps=100_000, lr=4e-5, critic_lr=4e-5, final_lr_fraction=0.25,
+        ),
+    ],
+)  # fmt: skip
+# Factorised codes at the rate of "small": see "ds_codec".
+_HELD = dict(
+    weights={"commitment_loss": 1.0, "codebook_loss": 1.0},
+    overrides={"quantizer": dict(kmeans_init=True, dead_code_threshold=0.1, decay=0.95)},
+)
+
 PRESETS: dict[str, dict[str, Any]] = {
     # A test's size: seconds on one core.
     "smoke": dict(
@@ -60,9 +88,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # k-means with revival 26 % and 0.07 (without it 5 %); books of 16 lose most random entries. At
     # the small size 91 % are in use after 400 steps, 97 % after 4,000; moving averages are level.
     "ds_codec": dict(
-        **_CPU, codec="ds_codec_vq", recipe="ds_codec_small", out_dir="runs/ds_codec",
-        weights={"commitment_loss": 1.0, "codebook_loss": 1.0},
-        overrides={"quantizer": dict(kmeans_init=True, dead_code_threshold=0.1, decay=0.95)},
+        **_CPU, **_HELD, codec="ds_codec_vq", recipe="ds_codec_small", out_dir="runs/ds_codec",
         stages=[
             dict(name="mirror", steps=4000),
             dict(**_DECODER, steps=2000, lr=3e-4, final_lr_fraction=0.5, overrides=_BLOCK),
@@ -79,6 +105,11 @@ PRESETS: dict[str, dict[str, Any]] = {
             ),
         ],
     ),
+    # CodecSlime: rates, steps and shares at paper scale are printed; batch and losses BigCodec's.
+    "codecslime_vq": dict(**_SLIME, **_HELD, codec="codecslime_vq"),
+    "codecslime_fsq": dict(**_SLIME, codec="codecslime_fsq"),
+    "codecslime_vq-paper": dict(**_SLIME_PAPER, codec="codecslime_vq"),
+    "codecslime_fsq-paper": dict(**_SLIME_PAPER, codec="codecslime_fsq"),
 }  # fmt: skip
 PRESETS["official"] = {**PRESETS["paper"], "recipe": "official", "out_dir": "runs/official"}
 

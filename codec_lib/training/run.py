@@ -25,12 +25,15 @@ from codec_lib.quantizers.health import (
     usage_alarms,
 )
 from codec_lib.quantizers.ranks import sum_over_ranks
+from codec_lib.rate.segments import to_row
+from codec_lib.shapes import Codes
 from codec_lib.training import checkpoints
 from codec_lib.training.averaging import AveragedWeights
 from codec_lib.training.batches import held_out_crops, training_and_held_out, training_batches
 from codec_lib.training.checkpoints import CheckpointError
 from codec_lib.training.config import TrainConfig, last_stage
 from codec_lib.training.freezing import FrozenParts
+from codec_lib.training.rates import Segment, make_manager, segment_at
 from codec_lib.training.stages import FINAL
 from codec_lib.training.steps import Networks, Trainee
 from codec_lib.training.teaching import Teaching, make_teaching
@@ -88,6 +91,7 @@ class Run:
         self.fresh_parts: list[str] = []
         if config.init_from is not None:
             self.fresh_parts = load_weights(self.codec, config.init_from, config.freeze)
+        self.manager = make_manager(config, self.codec)
         self.frozen = FrozenParts(self.codec.train(), config.freeze)
         if config.compile:  # not the quantizer: k-means start and revival depend on the data
             self.codec.encoder.compile()
@@ -167,9 +171,14 @@ class Run:
         """Return this process's batch of the present step, on its device."""
         return self.fabric.to_device(next(self._data))
 
-    def count_codes(self, codes: Tensor) -> None:
-        """Remember how often each code (B, K, F) was used in this step, by all processes."""
-        self.recent.add(sum_over_ranks(code_counts(codes, self.codec.codebook_sizes)))  # (K, N)
+    def segment(self) -> Segment | None:
+        """Return what cuts this process's latents in the present step; None for the codec."""
+        return segment_at(self.manager, self.step, self.config.seed, self.fabric.global_rank)
+
+    def count_codes(self, codes: Codes) -> None:
+        """Remember how often each code was used in this step, by all processes."""
+        sent = codes.codes if codes.lengths is None else to_row(codes.codes, codes.lengths)
+        self.recent.add(sum_over_ranks(code_counts(sent, self.codec.codebook_sizes)))  # (K, N)
 
     def reduce(self, values: dict[str, Tensor], stop: bool) -> tuple[dict[str, float], bool]:
         r"""Average metrics over processes, and add learning rate and codebook health.

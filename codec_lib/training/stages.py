@@ -4,8 +4,8 @@ A run in stages is a sequence of ordinary runs. Each has a folder, starts from t
 at the end of the one before and has critics, optimisers and averages of its own, so everything that
 holds for a run (checkpoints, resuming, logs) holds for a stage.
 
-DS-Codec's two stages are in ``presets.py``. Left out: weights that a stage takes from anywhere but
-the stage before. Read next: ``config.py``.
+The stages of DS-Codec and CodecSlime are in ``presets.py``. Left out: weights that a stage takes
+from anywhere but the stage before. Read next: ``config.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from codec_lib.training.config import TrainConfig
 
-MAPPINGS = ("overrides", "weights", "recipe_overrides", "critic_overrides")
+MAPPINGS = ("overrides", "weights", "recipe_overrides", "critic_overrides", "rate_overrides")
 FINAL = "final.safetensors"  # the averaged weights after a run's last step
 
 # What a stage cannot change: where it lies and starts follows from the stages before it, and all

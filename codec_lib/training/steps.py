@@ -28,6 +28,7 @@ from codec_lib.discriminators import DiscriminatorOutput
 from codec_lib.losses.adversarial import discriminator_loss
 from codec_lib.losses.objective import GeneratorObjective
 from codec_lib.shapes import CodecOutput, Codes
+from codec_lib.training.rates import Segment
 
 
 class NonFiniteLoss(ValueError):
@@ -79,12 +80,13 @@ class Trainee(nn.Module):
         super().__init__()
         self.codec, self.projections = codec, projections
 
-    def forward(self, wav: Tensor) -> dict[str, Any]:
-        """Return the fields of ``codec(wav)`` by name, codes as a tensor."""
-        output = self.codec(wav)
+    def forward(self, wav: Tensor, segment: Segment | None = None) -> dict[str, Any]:
+        """Return the fields of ``codec(wav)`` by name, codes as tensors."""
+        output = self.codec(wav, segment=segment)
         return {
             "wav": output.wav,
             "codes": output.codes.codes,
+            "lengths": output.codes.lengths,
             "z": output.z,
             "z_q": output.z_q,
             "losses": output.losses,
@@ -92,10 +94,20 @@ class Trainee(nn.Module):
         }
 
 
-def codec_forward(networks: Networks, wav: Tensor) -> CodecOutput:
-    """Run the codec on speech (B, 1, T): the only forward pass of it in a step."""
-    fields = networks.codec(wav)
-    codes = Codes(fields.pop("codes"), wav.shape[-1])
+def codec_forward(networks: Networks, wav: Tensor, segment: Segment | None = None) -> CodecOutput:
+    r"""Run the codec: the only forward pass of it in a step.
+
+    Parameters
+    ----------
+    networks
+        Has the codec.
+    wav
+        Speech, shape (B, 1, T).
+    segment
+        Cuts its latent, see ``Codec.forward``.
+    """
+    fields = networks.codec(wav, segment)
+    codes = Codes(fields.pop("codes"), wav.shape[-1], fields.pop("lengths"))
     return CodecOutput(codes=codes, **fields)
 
 

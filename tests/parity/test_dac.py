@@ -1,4 +1,4 @@
-"""The published DAC package and ours, with the same random weights; BigCodec's key layout."""
+"""The published DAC package and ours, same random weights; BigCodec's and CodecSlime's layouts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from codec_lib.blocks.activations import Snake
 from codec_lib.blocks.antialias import kaiser_lowpass
 from codec_lib.blocks.bigcodec import BigCodecDecoder
 from codec_lib.codecs.base import Codec
-from codec_lib.codecs.published_dac import BIGCODEC_LAYOUT, DAC_LAYOUT, layout_names
+from codec_lib.codecs.published_dac import (
+    BIGCODEC_LAYOUT,
+    CODECSLIME_LAYOUT,
+    DAC_LAYOUT,
+    layout_names,
+)
 
 RATES = {"44.1 kHz": (44100, (8, 8, 4, 2)), "16 kHz": (16000, (8, 5, 4, 2))}
 
@@ -228,4 +233,46 @@ def test_bigcodec_strictness() -> None:
     state = bigcodec_state(codec)
     del state["generator"]["model.1.lstm.bias_hh_l0"]
     with pytest.raises(ValueError, match=r"missing keys \(generator\.model\.1\.lstm\.bias_hh_l0"):
+        codec.load_published(state)
+
+
+def codecslime_state(codec: Codec) -> dict[str, torch.Tensor]:
+    """Return random weights of a narrow CodecSlime as its release names them.
+
+    Encoder and decoder are BigCodec's under other names; the finite scalars are two linear layers.
+    """
+    published = bigcodec_keys()
+    names = {f"encoder.{key}" for key in published["CodecEnc"]}
+    names |= {f"decoder.{key}" for key in published["generator"]}
+    if codec.name == "codecslime_fsq":
+        names = {name for name in names if "quantizer" not in name}
+        names |= {f"decoder.quantizer.project_{way}.{key}"
+                  for way in ("in", "out") for key in ("weight", "bias")}  # fmt: skip
+    ours = {name: key for key, name in layout_names(codec, CODECSLIME_LAYOUT).items()}
+    own = codec.state_dict()
+    assert set(ours) == {name for name in names if not name.endswith("filter")}
+    return {
+        name: kaiser_lowpass().view(1, 1, -1)
+        if name.endswith("filter")
+        else torch.randn(own[ours[name]].shape) * 0.1
+        for name in names
+    }
+
+
+@pytest.mark.parametrize("form", ["vq", "fsq"])
+def test_codecslime_layout(form: str) -> None:
+    codec = codec_lib.build(f"codecslime_{form}", "paper", **NARROW).eval()
+    state = codecslime_state(codec)
+    codec.load_published(state)
+    last = codec.decoder.layers[-2].conv.parametrizations.weight.original1
+    assert torch.equal(last, state["decoder.model.8.weight_v"])
+    if form == "fsq":
+        assert state["decoder.quantizer.project_in.weight"].shape == (8, 12)
+        assert torch.equal(
+            codec.quantizer.out_proj.bias, state["decoder.quantizer.project_out.bias"]
+        )
+    codes = codec.encode(torch.randn(1, 1, 2001) * 0.1)
+    assert codes.codes.shape == (1, 1, 6) and codec.decode(codes).shape == (1, 1, 2001)
+    del state["encoder.block.0.bias"]
+    with pytest.raises(ValueError, match=r"missing keys \(encoder\.block\.0\.bias"):
         codec.load_published(state)

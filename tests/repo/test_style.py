@@ -24,7 +24,7 @@ LAYERS = (
     {"cli"},
 )
 PRESENTATION = {"nb", "cells", "charts", "plotting", "widgets", "course", "pages", "student"}
-PRESENTATION |= {"figures"}
+PRESENTATION |= {"figures", "strips"}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 

@@ -1,4 +1,4 @@
-"""A corpus of a dozen utterances, and the config of a run on it that takes a second."""
+"""The config of a run that takes a second, on a corpus of a dozen utterances."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from codec_lib.data import make_synthetic
 from codec_lib.training.config import TrainConfig, load_config
 
 TINY = {
@@ -20,14 +19,6 @@ TINY = {
     "progress_seconds": 1000,
     "average_decay": 0.9,
 }
-
-
-@pytest.fixture(scope="session")
-def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a corpus with a train, a dev and a test split."""
-    folder = tmp_path_factory.mktemp("corpus")
-    make_synthetic(folder, num_utterances=12)
-    return folder
 
 
 @pytest.fixture

@@ -94,13 +94,24 @@ def test_killed_equals_uninterrupted(tiny_config, tmp_path):
     assert not [p for p in (tmp_path / "killed" / "checkpoints").iterdir() if p.name[:3] != "ste"]
 
 
-def test_killed_between_two_stages_equals_uninterrupted(tiny_config, tmp_path):
+DECODER = {"freeze": ["encoder", "quantizer"], "critic_start": 1}
+HALF_RATE = {"max_length": 4, "token_rate": 25}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "overrides"),
+    [({}, DECODER, {}), ({"rate": "melt"}, {"rate": "cool", "freeze": ["encoder"]}, HALF_RATE)],
+    ids=["ds_codec", "codecslime"],
+)
+def test_killed_between_two_stages_equals_uninterrupted(
+    tiny_config, tmp_path, first, second, overrides
+):
     """SIGKILL at every operation around the end of a stage and the start of the next one."""
-    decoder = {"name": "decoder", "steps": 4, "freeze": ["encoder", "quantizer"]}
-    stages = [{"name": "all", "steps": 6}, {**decoder, "critic_start": 1}]
+    stages = [{"name": "first", "steps": 6, **first}, {"name": "second", "steps": 4, **second}]
     changes = {"critics": "smoke", "critic_start": 4, "valid_every": 3, "checkpoint_every": 2}
-    assert _kill(tiny_config(stages=stages, **changes), tmp_path) >= 7
-    for stage in ("1_all", "2_decoder"):
+    config = tiny_config(stages=stages, **changes, **{"overrides": overrides})
+    assert _kill(config, tmp_path) >= 7
+    for stage in ("1_first", "2_second"):
         one, other = tmp_path / "peace" / stage, tmp_path / "killed" / stage
         _same_end(one, other)
         for name in ("best.safetensors", "final.safetensors"):

@@ -105,7 +105,7 @@ def test_damage_is_found(codec, tmp_path: Path) -> None:
         (data[:5], "does not start as codes do"),
         (b"RIFF" + data[4:], "does not start as codes do"),
         (b"", "does not start as codes do"),
-        (data[:3] + b"\x03" + data[4:], "version 3, expected 1 or 2"),
+        (data[:3] + b"\x04" + data[4:], "version 4, expected 1 to 3"),
     ):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=message):
@@ -120,7 +120,7 @@ def test_what_cannot_be_written(codec, tmp_path: Path) -> None:
     codes = random_codes(codec)
     with pytest.raises(ValueError, match="indices from"):
         write_codes(tmp_path / "a.codes", Codes(codes.codes + 1000, 5000), codec)
-    lengths = torch.ones(2, 16, dtype=torch.int64)
-    with pytest.raises(ValueError, match="segment lengths"):
-        write_codes(tmp_path / "a.codes", Codes(codes.codes, 5000, lengths), codec)
+    halves = Codes(codes.codes[..., :8], 5000, torch.full((2, 8), 2))
+    with pytest.raises(ValueError, match="a code for 2 frames, expected at most 1"):
+        write_codes(tmp_path / "a.codes", halves, codec)
     assert list(tmp_path.iterdir()) == []

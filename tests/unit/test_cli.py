@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 import codec_lib
-from codec_lib import audio, hub, paths
+from codec_lib import audio, bitstream, hub, paths
 from codec_lib.cli import app
 from codec_lib.data import make_synthetic
 
@@ -56,6 +56,26 @@ def test_help_is_quick_and_complete():
         assert re.search(rf"\b{name}\b", listed), name
     code = "import sys, codec_lib.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_dynamic_rate_is_chosen_when_encoding(sound, tmp_path):
+    """Lengths at 2 bits each; the file decodes to every sample of the sound."""
+    path = hub.save_codec(codec_lib.build("codecslime_fsq", "smoke"), tmp_path / "c.safetensors")
+    codes, out = tmp_path / "a.codes", tmp_path / "out.wav"
+    said = _run("encode", sound, codes, "--codec", path, "--frame-rate", 30).output
+    assert "(0.24 of codes), 30 of 80 frames sent" in said  # 30 * (6 + 2) bit
+    read, header = bitstream.read_codes(codes)
+    assert header.payload_bits == 240 and read.lengths.sum() == 80
+    _run("decode", codes, out, "--codec", path)
+    wav = audio.read(out)
+    assert wav.shape[-1] == read.num_samples == 16000
+    model = hub.load(path)
+    heard = audio.read(sound, model.sample_rate)
+    expected = model.decode(model.encode(heard[None], token_rate=30))[0]
+    torch.testing.assert_close(wav, audio.peak_guard(expected), atol=1e-4, rtol=0)
+    assert "segments" in _run("info", codes).output
+    line = _refused("encode", sound, codes, "--codec", path, "--frame-rate", 10)
+    assert "token_rate: got 10.0 Hz, expected 20 to 80 Hz" in line
 
 
 def test_encode_then_decode_is_the_codec(codec_file, sound, tmp_path):

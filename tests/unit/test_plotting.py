@@ -82,3 +82,19 @@ def test_curves_take_views_and_ranges():
     fig = plotting.curves({"loss": (losses.keys(), losses.values())}, "step", "loss", logy=True)
     assert fig.axes[0].lines[0].get_xydata().tolist() == [[1, 3], [2, 2]]
     assert fig.axes[0].get_yscale() == "log"
+
+
+def test_segmentation_draws_a_strip_a_row_and_every_cut():
+    from codec_lib import strips
+
+    wav = torch.randn(16000) * 0.1
+    rows = {"one": torch.tensor([2, 4, 1, 0]), "two": torch.tensor([[1, 1, 5]])}
+    figure = strips.segmentation(wav, 16000, rows, frame_rate=7, max_length=5, title="two ways")
+    mel, first, second = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list("12345")
+    cuts = mel.collections[0].get_segments()
+    assert [round(float(cut[0, 0]) * 7) for cut in cuts] == [2, 6]
+    assert first.collections[0].get_array().flatten().tolist() == [2, 4, 1]
+    assert second.collections[0].get_array().flatten().tolist() == [1, 1, 5]
+    assert (first.get_ylabel(), second.get_xlabel()) == ("one", "time (s)")
+    assert len({tuple(color) for color in strips.palette(5).colors}) == 5

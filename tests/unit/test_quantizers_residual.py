@@ -120,7 +120,7 @@ def test_a_number_of_codebooks_per_item():
 def test_dropout_draws_per_item_and_repeats_with_the_seed():
     quantizer, z = settled(quantizer_dropout=0.5), latent(64)
     torch.manual_seed(7)
-    depths = quantizer._draw_depths(400)
+    depths = quantizer.draw_depths(400)
     assert set(depths.tolist()) == {1, 2, 3, 4}
     assert 0.5 < (depths == 4).float().mean() < 0.75  # half untouched, an eighth drawn full
     outs = []

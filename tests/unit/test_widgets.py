@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from codec_lib import cells, plotting, widgets
+from codec_lib import cells, nb, plotting, widgets
 from codec_lib.shapes import Codes
 
 
@@ -60,6 +60,23 @@ def test_explore_draws_a_strip_and_adds_sliders_where_live(monkeypatch):
     monkeypatch.setattr(widgets, "is_static", lambda: False)
     shown = captured(lambda: widgets.explore(draw, [{"height": 1}, {"height": 2}], alt="two lines"))
     assert type(shown[-1]).__name__ == "VBox" and len(shown[-1].children) == 2
+
+
+def test_explore_plays_what_it_draws(monkeypatch):
+    def sound(height: int) -> nb.Clip:
+        return nb.Clip(f"at {height}", torch.full((800,), 0.01 * height))
+
+    stops = [{"height": 1}, {"height": 2}]
+    options = {"alt": "two lines", "sound": sound, "choices": {"height": range(1, 9)}}
+    shown = captured(lambda: widgets.explore(draw, stops, **options))
+    assert shown[1].data.count("<audio") == 2
+    monkeypatch.setattr(widgets, "is_static", lambda: False)
+    made = []
+    monkeypatch.setattr(widgets, "_sliders", lambda *arguments: made.append(arguments))
+    captured(lambda: widgets.explore(draw, stops, **options))
+    react, choices, start = made[0]
+    assert list(choices["height"]) == list(range(1, 9)) and start == stops[0]
+    assert "at 5" in captured(lambda: react(height=5))[1].data
 
 
 @pytest.mark.parametrize("stops", [[], [{"height": 1}] * 7, [{"height": 1}, {"color": "C1"}]])

@@ -1,0 +1,129 @@
+r"""Pictures of segmentations: strips coloured by length under a mel spectrogram.
+
+Notebook: 14_codecslime, 32_dynamic_frame_rate_segmentations. Leaves out: choosing segments
+(``rate/``). Read next: ``widgets.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from codec_lib import charts, plotting
+
+MOST = 8  # frames of the longest segment that has a colour of its own
+COLORS = colormaps["viridis"](np.linspace(0.95, 0.0, MOST))  # light is short, dark is long
+
+
+def palette(max_length: int = 4) -> ListedColormap:
+    """Return one colour for each length from 1 to ``max_length``, light to dark."""
+    return ListedColormap(COLORS[np.linspace(0, MOST - 1, max_length).round().astype(int)])
+
+
+def segment_strip(
+    ax: Axes, lengths: Tensor, frame_rate: float, max_length: int = 4, label: str = ""
+) -> None:
+    r"""Draw the segments of one utterance as blocks over time, coloured by length.
+
+    Parameters
+    ----------
+    ax
+        Axes whose x axis is time in seconds.
+    lengths
+        Frames of each segment, any shape with K elements; zeros are padding.
+    frame_rate
+        Frames per second, Hz.
+    max_length
+        Longest segment U, which has the darkest colour.
+    label
+        Left of the strip.
+    """
+    sizes = charts.flat(lengths).astype(int)
+    sizes = sizes[sizes > 0]
+    edges = np.concatenate([[0], sizes.cumsum()]) / frame_rate
+    options = {"cmap": palette(max_length), "vmin": 0.5, "vmax": max_length + 0.5}
+    ax.pcolormesh(edges, [0, 1], sizes[None], edgecolors="white", linewidth=0.6, **options)
+    ax.set(yticks=[], ylim=(0, 1))
+    ax.spines[:].set_visible(False)
+    ax.set_ylabel(label, rotation=0, ha="right", va="center")
+
+
+def segmentation(
+    wav: Tensor,
+    sample_rate: int,
+    rows: Mapping[str, Tensor],
+    frame_rate: float,
+    phonemes: Sequence[Any] = (),
+    span: tuple[float, float] | None = None,
+    max_length: int = 4,
+    title: str = "",
+) -> Figure:
+    r"""Draw a mel spectrogram with the cuts of the first segmentation, and a strip for each.
+
+    Parameters
+    ----------
+    wav
+        Samples in [-1, 1], any shape with T elements.
+    sample_rate
+        Hz.
+    rows
+        Label to frames of each segment, (K,).
+    frame_rate
+        Frames per second that the lengths count, Hz.
+    phonemes
+        Objects with ``symbol``, ``start`` and ``end`` (samples), as a strip of their own.
+    span
+        First and last second shown; 2 to 3 s are readable. None: all of it.
+    max_length
+        Longest segment U.
+    title
+        Above the spectrogram.
+
+    Returns
+    -------
+    Figure
+        Panels with one time axis.
+    """
+    heights = [3.2, *[0.55] * (len(rows) + bool(phonemes))]
+    fig, axes = charts.new(
+        len(heights), 1, height=sum(heights) / len(heights) * 0.72, sharex=True,
+        gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    mel, *others = axes[:, 0]
+    _mel_with_cuts(mel, wav, sample_rate, next(iter(rows.values())), frame_rate)
+    mel.set_title(title, loc="left")
+    for ax, (label, lengths) in zip(others, rows.items(), strict=False):
+        segment_strip(ax, lengths, frame_rate, max_length, label)
+    mel.set_xlim(span or mel.get_xlim())
+    if phonemes:
+        others[-1].set(yticks=[], ylim=(0, 1))
+        others[-1].set_ylabel("phonemes", rotation=0, ha="right", va="center")
+        plotting.mark_phonemes(others[-1], phonemes, sample_rate)
+    others[-1].set_xlabel("time (s)")
+    handles = [Patch(color=color) for color in palette(max_length).colors]
+    names = [f"{size}" for size in range(1, max_length + 1)]
+    fig.legend(handles, names, title="frames in a segment", ncols=max_length, fontsize=8,
+               loc="outside upper right", title_fontsize=8)  # fmt: skip
+    return fig
+
+
+def _mel_with_cuts(
+    ax: Axes, wav: Tensor, sample_rate: int, lengths: Tensor, frame_rate: float
+) -> None:
+    """Draw a mel spectrogram, 70 dB deep, and a line where each segment starts."""
+    image = plotting.mel_db(wav, sample_rate).numpy()
+    seconds, top = len(charts.flat(wav)) / sample_rate, float(image.max())
+    options = {"origin": "lower", "aspect": "auto", "vmin": top - 70, "vmax": top}
+    ax.imshow(image, extent=(0, seconds, 0, len(image)), **options)
+    sizes = charts.flat(lengths)
+    cuts = sizes[sizes > 0].cumsum()[:-1] / frame_rate
+    ax.vlines(cuts, 0, len(image), color="white", linewidth=0.4, alpha=0.7)
+    ax.set_ylabel("mel bin")

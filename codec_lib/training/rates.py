@@ -1,0 +1,93 @@
+r"""The rate of tokens in a run: how each step's latents are cut into segments.
+
+A run, or a stage of one, names Melt or Cool [CodecSlime] (``rate/melt.py``); what a step draws
+follows from seed, step and process alone, so a resumed run draws the same. Notebook: 14_codecslime.
+Leaves out: the fixed rate, at which nothing is cut. Read next: ``freezing.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec_lib.codecs.base import Codec
+from codec_lib.rate.melt import Cool, Melt
+
+if TYPE_CHECKING:
+    from codec_lib.training.config import TrainConfig
+
+RATES = ("codec", "melt", "cool")
+Segment = Callable[[Tensor], Tensor]
+
+
+def make_manager(config: TrainConfig, codec: Codec) -> Melt | Cool | None:
+    r"""Return what cuts the latents of a run; None where the codec does.
+
+    Melt's ramp ends with the run, Cool's ratio is that of the codec's rates, unless
+    ``rate_overrides`` says otherwise.
+
+    Parameters
+    ----------
+    config
+        Its ``rate`` and ``rate_overrides``.
+    codec
+        Gives rates, longest segment and cost.
+
+    Raises
+    ------
+    ValueError
+        If the codec has a fixed rate, or an option is unknown or out of range.
+    """
+    if config.rate == "codec":
+        return None
+    if codec.max_length == 1:
+        raise ValueError(
+            f"rate: got {config.rate!r} for a codec of fixed rate; "
+            "hint: overrides.max_length=4, overrides.token_rate=40"
+        )
+    options: dict[str, Any] = {"ramp_steps": config.steps}
+    if config.rate == "cool":
+        options = {"ratio": codec.frame_rate / codec.token_rate, "max_length": codec.max_length}
+        options["cost"] = codec.config.segment_cost
+    try:
+        manager = {"melt": Melt, "cool": Cool}[config.rate](**{**options, **config.rate_overrides})
+    except TypeError as error:
+        raise ValueError(f"rate_overrides: {error}") from None
+    if isinstance(manager, Melt) and len(manager.target) != codec.max_length:
+        raise ValueError(
+            f"rate_overrides: got {len(manager.target)} shares in target, expected one for each "
+            f"length from 1 to {codec.max_length}"
+        )
+    if isinstance(manager, Cool) and manager.ratio == 1:
+        raise ValueError(
+            f"rate: got 'cool' at {codec.token_rate:g} tokens for {codec.frame_rate:g} frames a "
+            "second, which cuts nothing; hint: overrides.token_rate=40"
+        )
+    return manager
+
+
+def segment_at(manager: Melt | Cool | None, step: int, seed: int, rank: int) -> Segment | None:
+    r"""Return the function from latents (B, D, F) to lengths (B, S) of one step of one process.
+
+    Parameters
+    ----------
+    manager
+        Of ``make_manager``.
+    step, seed, rank
+        Training step, the run's seed, the process.
+    """
+    if manager is None:
+        return None
+    state = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+    def segment(z: Tensor) -> Tensor:
+        if isinstance(manager, Cool):
+            return manager.lengths(z, generator)
+        return manager.lengths(step, z.shape[0], z.shape[2], generator).to(z.device)
+
+    return segment
