@@ -50,6 +50,22 @@ def test_ds_codec_has_the_two_stages_of_the_paper(preset):
         assert (mirror.batch_size, decoder.batch_size, mirror.betas) == (10, 24, (0.8, 0.9))
 
 
+@pytest.mark.parametrize("preset", ["codecslime_vq", "codecslime_fsq-paper"])
+def test_codecslime_has_the_three_stages_of_the_paper(preset):
+    backbone, melt, cool = stage_runs(load_config(preset))
+    assert [run.rate for run in (backbone, melt, cool)] == ["codec", "melt", "cool"]
+    assert [run.freeze for run in (backbone, melt, cool)] == [(), (), ("encoder",)]
+    assert backbone.overrides["token_rate"] is None and "token_rate" not in cool.overrides
+    assert melt.lr == backbone.lr and cool.lr == pytest.approx(0.4 * backbone.lr)
+    assert cool.lr * cool.final_lr_fraction == pytest.approx(melt.lr * melt.final_lr_fraction)
+    if preset == "codecslime_fsq-paper":  # 1e-4 to 1e-5, then 4e-5 to 1e-5
+        assert (backbone.lr, cool.lr, cool.final_lr_fraction) == (1e-4, 4e-5, 0.25)
+        assert [run.steps for run in (backbone, melt, cool)] == [1_200_000, 100_000, 100_000]
+        assert (backbone.segment_seconds, backbone.betas, backbone.warmup_steps) == (
+            1.0, (0.8, 0.9), 1000,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_presets_name_what_there_is(preset):
     for run in stage_runs(load_config(preset)):
@@ -64,6 +80,8 @@ def test_a_codec_starts_from_the_preset_of_its_family():
     assert preset_for("sacodec", "paper") == "sacodec-paper"
     assert preset_for("bigcodec", "paper") == "bigcodec-paper" and preset_for("bigcodec") == "small"
     assert preset_for("ds_codec_vq", "smoke") == "smoke"
+    assert preset_for("codecslime_fsq") == "codecslime_fsq"
+    assert preset_for("codecslime_vq", "paper") == "codecslime_vq-paper"
     assert preset_for("encodec") == "small" and preset_for("speechtokenizer", "paper") == "paper"
 
 
