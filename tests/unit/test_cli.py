@@ -74,6 +74,7 @@ def test_a_dynamic_rate_is_chosen_when_encoding(sound, tmp_path):
     expected = model.decode(model.encode(heard[None], token_rate=30))[0]
     torch.testing.assert_close(wav, audio.peak_guard(expected), atol=1e-4, rtol=0)
     assert "segments" in _run("info", codes).output
+    assert "20 to 80 codes/s, 40 unless asked" in _run("info", path).output
     line = _refused("encode", sound, codes, "--codec", path, "--frame-rate", 10)
     assert "token_rate: got 10.0 Hz, expected 20 to 80 Hz" in line
 
