@@ -18,12 +18,13 @@ from torch import Tensor
 from codec_lib.codecs.base import Codec
 from codec_lib.data import Corpus
 from codec_lib.quantizers import ProductQuantizer, code_counts
+from codec_lib.rate.segments import at_frame_rate
 
 from .probes import SILENCE, code_statistics, linear_probe, phoneme_frames
 
 
 def codes_of(codec: Codec, n_q: int | None = None) -> Callable[[Tensor], Tensor]:
-    r"""Return a function from a waveform (1, 1, T) to all its codes (1, F, K).
+    r"""Return a function from a waveform (1, 1, T) to all its codes (1, F, K), one for each frame.
 
     Parameters
     ----------
@@ -32,7 +33,11 @@ def codes_of(codec: Codec, n_q: int | None = None) -> Callable[[Tensor], Tensor]
     n_q
         Codebooks K; all by default.
     """
-    return lambda wav: codec.encode(wav.to(codec.device), n_q).codes.transpose(1, 2).cpu()
+
+    def extract(wav: Tensor) -> Tensor:
+        return at_frame_rate(codec.encode(wav.to(codec.device), n_q)).codes.transpose(1, 2).cpu()
+
+    return extract
 
 
 def probe_codebooks(

@@ -3,6 +3,7 @@ r"""What each codebook knows, measured on a codec whose codebooks are known."""
 import pytest
 import torch
 
+import codec_lib
 from codec_lib.data import Corpus, corpus
 from codec_lib.evaluation import phoneme_probe, probe_codebooks, probe_speakers
 from codec_lib.evaluation.codec_probe import _shares, codes_of
@@ -88,3 +89,13 @@ def test_wrong_calls_are_named(codec, parts):
     one = parts[0].select(lambda utterance: utterance.speaker_id == parts[0].speakers[0])
     with pytest.raises(ValueError, match="got 1 speakers"):
         probe_speakers(codec, one)
+
+
+def test_codes_of_a_dynamic_rate_are_spread_over_their_frames():
+    dynamic = codec_lib.build("codecslime_vq", "smoke").eval()
+    wav = 0.1 * torch.randn(1, 1, 4000)
+    codes = dynamic.encode(wav)
+    spread = codes_of(dynamic)(wav)
+    assert spread.shape == (1, 20, 1) and codes.codes.shape[-1] == 10
+    expected = codes.codes[0, 0].repeat_interleave(codes.lengths[0])
+    assert torch.equal(spread[0, :, 0], expected)
