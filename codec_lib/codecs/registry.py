@@ -128,6 +128,39 @@ def build_from_config(name: str, values: Mapping[str, Any]) -> Codec:
     return codec
 
 
+def with_rate(codec: Codec, max_length: int = 4, token_rate: float | None = None) -> Codec:
+    r"""Return a copy of a codec whose codes may stand for several frames, untrained for it.
+
+    Parameters
+    ----------
+    codec
+        Any, with plain weights (not frozen for inference).
+    max_length, token_rate
+        Longest segment U and tokens per second, Hz; None for every frame unless asked.
+
+    Returns
+    -------
+    Codec
+        The same weights, mode, card and device.
+
+    Raises
+    ------
+    ValueError
+        If segments of at most U frames cannot have the rate.
+
+    Examples
+    --------
+    >>> with_rate(build("bigcodec", "smoke"), token_rate=40).bitrate()
+    320.0
+    """
+    config = replace(codec.config, max_length=max_length, token_rate=token_rate)
+    other = type(codec)(config.without_files())
+    other.config = config
+    other.load_state_dict(codec.state_dict())
+    other.card, other.fingerprint = codec.card, codec.fingerprint
+    return other.to(codec.device).train(codec.training)
+
+
 def _check_fields(cls: type[Codec], values: Mapping[str, Any]) -> None:
     """Raise for a name that the config does not have."""
     known = [field.name for field in fields(cls.config_class)]

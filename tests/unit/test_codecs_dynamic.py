@@ -12,6 +12,7 @@ import codec_lib
 from codec_lib import bitstream, hub
 from codec_lib.codecs.base import Codec
 from codec_lib.codecs.chunked import decode_long, encode_long
+from codec_lib.codecs.registry import with_rate
 from codec_lib.rate import (
     at_frame_rate,
     average,
@@ -185,8 +186,8 @@ def test_a_fixed_codec_becomes_dynamic_by_its_config(tmp_path: Path) -> None:
     fixed = codec_lib.build("ds_codec_vq", "smoke").eval()
     path = hub.save_codec(fixed, tmp_path / "fixed.safetensors", half=False)
     assert hub.load(path).max_length == 1 and hub.load(path).token_rate == 80
-    dynamic = codec_lib.build("ds_codec_vq", "smoke", max_length=4).eval()
-    dynamic.load_state_dict(fixed.state_dict())
+    dynamic = with_rate(hub.load(path, fold=False))
+    assert dynamic.fingerprint and not dynamic.training and dynamic.config.max_length == 4
     wav = noise(4000)
     assert torch.equal(dynamic.encode(wav).codes, fixed.encode(wav).codes)  # no rate was asked for
     codes = dynamic.encode(wav, token_rate=40)
