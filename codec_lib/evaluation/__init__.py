@@ -6,7 +6,7 @@ found together with the conditions. Read next: ``reconstruction.py``.
 
 from .codec_probe import probe_codebooks, probe_speakers
 from .comparison import compare_codecs, untrained
-from .frame_rates import measure_rates
+from .frame_rates import measure_rates, rate_scores, summarise_rates
 from .probes import (
     CodeStatistics,
     ProbeResult,
@@ -43,11 +43,13 @@ __all__ = [
     "phoneme_probe",
     "probe_codebooks",
     "probe_speakers",
+    "rate_scores",
     "read_results",
     "reconstruction_metrics",
     "si_sdr",
     "stoi",
     "summarise",
+    "summarise_rates",
     "untrained",
     "utterance_probe",
     "write_results",

@@ -7,9 +7,10 @@ entropy. Notebook: 32_dynamic_frame_rate_segmentations. Read next: ``segmentatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,6 +66,34 @@ def measure_rates(
     ValueError
         If the sample rates differ, or a rate, scheme or metric does not exist.
     """
+    arguments = (max_utterances, max_seconds, metrics, seed)
+    return summarise_rates(codec, rate_scores(codec, corpus, token_rates, schemes, *arguments))
+
+
+def rate_scores(
+    codec: Codec,
+    corpus: Corpus,
+    token_rates: Sequence[float],
+    schemes: Sequence[str] = ("scheduled",),
+    max_utterances: int | None = None,
+    max_seconds: float | None = 6.0,
+    metrics: Sequence[str] = METRICS,
+    seed: int = 0,
+) -> dict[tuple[float, str], tuple[dict[str, np.ndarray], list[Tensor]]]:
+    r"""Measure a codec utterance by utterance; see ``measure_rates`` for the arguments.
+
+    Parameters
+    ----------
+    codec, corpus, token_rates, schemes, max_utterances, max_seconds, metrics, seed
+        As in ``measure_rates``.
+
+    Returns
+    -------
+    dict[tuple[float, str], tuple[dict[str, numpy.ndarray], list[Tensor]]]
+        By rate and scheme: each metric's values, one per utterance that could be read, and the
+        lengths (K,) of each, none at the frame rate. All have the same utterances in the same
+        order, so two segmentations can be compared utterance by utterance.
+    """
     generator, cuts = torch.Generator().manual_seed(seed), list(_cuts(codec, token_rates, schemes))
     scores: list[dict[str, list[float]]] = [{metric: [] for metric in metrics} for _ in cuts]
     lengths: list[list[Tensor]] = [[] for _ in cuts]
@@ -77,8 +106,17 @@ def measure_rates(
             for name, value in reconstruction_metrics(*row).items():
                 scores[index][name].append(value)
             lengths[index] += [] if chosen is None else [chosen.flatten()]
+    found = zip(cuts, scores, lengths, strict=True)
+    return {cut: ({m: np.asarray(v) for m, v in row.items()}, used) for cut, row, used in found}
+
+
+def summarise_rates(
+    codec: Codec,
+    scores: Mapping[tuple[float, str], tuple[Mapping[str, np.ndarray], Sequence[Tensor]]],
+) -> list[dict[str, Any]]:
+    r"""Turn what ``rate_scores`` found into the rows of ``measure_rates``: bitrates and means."""
     rows = []
-    for (rate, scheme), by_metric, used in zip(cuts, scores, lengths, strict=True):
+    for (rate, scheme), (by_metric, used) in scores.items():
         row = {"token_rate": rate, "scheme": scheme, **_bitrates(codec, rate, scheme, used)}
         row["utterances"] = len(next(iter(by_metric.values()), ()))
         rows.append(row | {k: v for n, x in by_metric.items() for k, v in summarise(x, n).items()})
@@ -124,12 +162,14 @@ def _cuts(
             yield from ((rate, scheme) for scheme in schemes)
 
 
-def _bitrates(codec: Codec, rate: float, scheme: str, lengths: list[Tensor]) -> dict[str, float]:
+def _bitrates(
+    codec: Codec, rate: float, scheme: str, lengths: Sequence[Tensor]
+) -> dict[str, float]:
     """Return bit/s without lengths, with them, and with their entropy, and that in bit a token."""
     names = ("content_bitrate", "bitrate", "entropy_bitrate")
     content = codec.bitrate(token_rate=rate, length_bits=0)
     if scheme in ("uniform", "all frames"):
         return {**dict.fromkeys(names, content), "length_bits": 0.0}
-    bits = length_bits(torch.cat(lengths))
+    bits = length_bits(torch.cat(list(lengths)))
     rates = content, codec.bitrate(token_rate=rate), codec.bitrate(None, rate, bits)
     return {**dict(zip(names, rates, strict=True)), "length_bits": bits}

@@ -14,10 +14,10 @@ from codec_lib.data import corpus
 from codec_lib.data.phonemes import ENGLISH, MANNERS
 from codec_lib.data.utterances import Phoneme, Utterance
 from codec_lib.evaluation.comparison import as_text, compare_codecs
-from codec_lib.evaluation.frame_rates import measure_rates
+from codec_lib.evaluation.frame_rates import measure_rates, rate_scores
 from codec_lib.evaluation.reconstruction import reconstruction_metrics
 from codec_lib.evaluation.segmentation import boundary_frames, boundary_hits, frames_and_tokens
-from codec_lib.rate import SCHEMES, distortion, segment_by
+from codec_lib.rate import SCHEMES, distortion, length_bits, segment_by
 
 
 @given(
@@ -123,6 +123,10 @@ def test_a_codec_measured_at_several_rates(tiny_corpus) -> None:
     alone = measure_rates(codec, speech, (40,), ("scheduled",), 1, 1.0, metrics)[0]
     row = reconstruction_metrics(wav, expected, 16000, metrics)
     assert alone["mel_distance"] == pytest.approx(row["mel_distance"])
+    each, cut = rate_scores(codec, speech, (40, 80), SCHEMES, 2, 1.0, metrics)[40, "scheduled"]
+    assert each["mel_distance"].shape == (2,) and [len(one) for one in cut] == [40, 40]
+    assert best["mel_distance"] == pytest.approx(each["mel_distance"].mean())
+    assert best["length_bits"] == pytest.approx(length_bits(torch.cat(cut)))
     with pytest.raises(ValueError, match="token_rate: got 10 Hz"):
         measure_rates(codec, speech, (10,))
     fixed = codec_lib.build("bigcodec", "smoke").eval()
