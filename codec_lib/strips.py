@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from codec_lib import charts, plotting
@@ -127,3 +128,45 @@ def _mel_with_cuts(
     cuts = sizes[sizes > 0].cumsum()[:-1] / frame_rate
     ax.vlines(cuts, 0, len(image), color="white", linewidth=0.4, alpha=0.7)
     ax.set_ylabel("mel bin")
+
+
+def self_similarity(
+    z: Tensor,
+    rows: Mapping[str, Tensor],
+    frame_rate: float,
+    span: tuple[float, float] | None = None,
+) -> Figure:
+    r"""Draw how far every frame is from every other, and segments as boxes on the diagonal.
+
+    Parameters
+    ----------
+    z
+        Features of one utterance, shape (1, D, F).
+    rows
+        Label to frames of each segment, (K,): a panel each.
+    frame_rate
+        Frames per second, Hz.
+    span
+        First and last second shown; a box of few frames is visible in a second or less. None: all.
+
+    Returns
+    -------
+    Figure
+        Panels of one colour range, dark where frames are alike.
+    """
+    frames = z.detach().cpu().float()[0].T  # (F, D)
+    first, last = (0, len(frames)) if span is None else (round(t * frame_rate) for t in span)
+    shown = frames[first:last]
+    apart = torch.cdist(shown, shown).numpy()
+    start, end = first / frame_rate, (first + len(shown)) / frame_rate
+    fig, axes = charts.new(1, len(rows), height=charts.WIDTH / max(2, len(rows)) * 0.82)
+    for ax, (label, lengths) in zip(axes[0], rows.items(), strict=True):
+        drawn = ax.imshow(apart, origin="lower", extent=(start, end, start, end))
+        sizes = charts.flat(lengths)
+        sizes = sizes[sizes > 0] / frame_rate
+        for left, size in zip(sizes.cumsum() - sizes, sizes, strict=True):
+            ax.add_patch(Rectangle((left, left), size, size, fill=False, ec="cyan", lw=1.0))
+        ax.set(title=label, xlabel="time (s)", xlim=(start, end), ylim=(start, end))
+    axes[0, 0].set_ylabel("time (s)")
+    fig.colorbar(drawn, ax=axes, label="distance of two frames", fraction=0.05, pad=0.01)
+    return fig
