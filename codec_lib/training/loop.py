@@ -241,7 +241,7 @@ def _loop(run: Run, run_dir: Path, log: RunLog | None, stop: _StopRequest) -> No
             run.save(run_dir)
     if run.step == config.steps and run.fabric.is_global_zero:
         run.check_frozen()
-        save_weights(run, run_dir / FINAL, run.step, {})
+        save_weights(run, run_dir / FINAL, run.step, run.validated)
     if stop.agreed and log is not None:
         log.progress.say(f"stopped after step {run.step}: {stop.reason}; run again to go on")
 
@@ -285,6 +285,7 @@ def _validate(run: Run, run_dir: Path, log: RunLog | None) -> dict[str, float]:
     if run.fabric.is_global_zero:
         codec, config = run.average.module, run.config
         values, made = validate(codec, run.crops)
+        run.validated = values
         if values["valid/mel_distance"] < run.best:
             run.best = values["valid/mel_distance"]
             save_weights(run, run_dir / "best.safetensors", run.step + 1, values)

@@ -58,13 +58,13 @@ class Run:
         Steps taken, which is also the data position.
     codec, critics
         The bare modules; ``networks`` has them as Fabric wraps them.
-    best
-        Smallest held-out mel distance so far.
+    best, validated
+        Smallest held-out mel distance so far, and all figures of the last validation (process 0).
     """
 
     def __init__(self, config: TrainConfig, fabric: Fabric) -> None:
         self.config, self.fabric, self.step, self.best = config, fabric, 0, float("inf")
-        self.codec = None
+        self.codec, self.validated = None, {}
         self._data: Any = None
         self.recent = CountWindow(WINDOW)
         self._build_data()
@@ -231,6 +231,7 @@ class Run:
             checkpoints.write_tensors(folder / "health.safetensors", self.recent.state())
             best = None if self.best == float("inf") else self.best
             state = {"step": self.step, "best": best, "frozen": self.frozen.digests}
+            state["validated"] = self.validated
             checkpoints.save_json(folder / "state.json", state)
         fabric.barrier()
         if fabric.is_global_zero:
@@ -260,6 +261,7 @@ class Run:
         state = checkpoints.load_json(folder / "state.json")
         self.step = state["step"]
         self.best = float("inf") if state["best"] is None else state["best"]
+        self.validated = state.get("validated", {})
         for name, module in self._modules().items():
             try:
                 module.load_state_dict(checkpoints.read_tensor_file(folder / f"{name}.safetensors"))

@@ -49,6 +49,8 @@ def test_the_second_stage_starts_from_the_averages_of_the_first(staged, capsys):
     run = load_config(None, second / "config.yml")
     assert (run.lr, run.steps, run.seed, run.stages) == (1e-4, 2, 1, ())
     assert Path(run.init_from) == first / "final.safetensors"
+    card, last = codec_lib.load(second / "final.safetensors").card, read_csv(second / "metrics.csv")
+    assert card["valid/stoi"] == pytest.approx(float(last[-1]["valid/stoi"]))  # of its last step
 
 
 def test_a_stage_keeps_statistics_and_has_new_critics_and_optimisers(staged):
