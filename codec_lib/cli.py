@@ -295,7 +295,7 @@ def anchors_fit(
 def evaluate_command(
     codecs: Annotated[
         list[str],
-        typer.Argument(help="[LABEL=]NAME or file; untrained:NAME for random weights."),
+        typer.Argument(help="[LABEL=]NAME or file; untrained:NAME random, cut:NAME any rate."),
     ],
     corpus: Annotated[str, typer.Option(help="Corpora, joined by commas.")] = "synthetic",
     split: Annotated[str | None, typer.Option(help="train, dev or test.")] = None,
@@ -309,16 +309,20 @@ def evaluate_command(
 ) -> None:
     """Measure reconstruction (mel distance, SI-SDR, STOI, PESQ) and what each codebook knows."""
     from codec_lib import hub
+    from codec_lib.codecs.registry import with_rate
     from codec_lib.data import corpus as find_corpus
-    from codec_lib.evaluation.comparison import UNTRAINED, as_text, compare_codecs, untrained
+    from codec_lib.evaluation.comparison import CUT, UNTRAINED, as_text, compare_codecs, untrained
     from codec_lib.evaluation.results import write_results
 
     models = {}
     for argument in codecs:
         label, _, name = argument.rpartition("=")
-        model = hub.load(name.removeprefix(UNTRAINED))
-        is_untrained = name.startswith(UNTRAINED)
-        models[label or Path(name).stem] = untrained(model) if is_untrained else model
+        model = hub.load(name.removeprefix(UNTRAINED).removeprefix(CUT), fold=False)
+        if name.startswith(UNTRAINED):
+            model = untrained(model)
+        elif name.startswith(CUT):
+            model = with_rate(model)
+        models[label or Path(name).stem] = model.fold_weight_norm()
     speech = find_corpus(corpus, split, model.sample_rate)
     counts = [int(part) for part in n_q.split(",")]
     aligned = None

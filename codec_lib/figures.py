@@ -1,8 +1,9 @@
 r"""The pictures of the README: ``make figures`` draws them anew from the shipped files.
 
 ``rates.png`` is one utterance through the shipped codec at several rates; ``codebooks.png`` is what
-``data/results/speechtokenizer_small.json`` says of it and of its twins. Leaves out: everything that
-a notebook draws. Read next: ``plotting.py``.
+``data/results/speechtokenizer_small.json`` says of it and of its twins; ``segments.png`` is where
+CodecSlime spends its codes. Leaves out: everything that a notebook draws. Read next:
+``plotting.py``.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from codec_lib import charts, hub, paths, plotting
+from codec_lib import charts, hub, paths, plotting, strips
 from codec_lib.codecs.base import Codec
 from codec_lib.data import corpus
 from codec_lib.evaluation.results import read_results
+from codec_lib.rate.schemes import segment_by
 
 NAMES = {
     "speechtokenizer-small": "distilled",
@@ -71,8 +73,38 @@ def codebooks(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def segments(
+    codec: Codec,
+    wav: Tensor,
+    phonemes: Sequence[Any],
+    token_rates: Sequence[float] = (40.0, 27.0),
+    seconds: float = 2.5,
+) -> Figure:
+    r"""Draw how a codec cuts an utterance at some rates, beside pairs of frames.
+
+    Parameters
+    ----------
+    codec
+        Of a dynamic rate, in eval mode.
+    wav, phonemes
+        Shape (1, T), at the codec's sample rate, and what is spoken in it.
+    token_rates
+        Codes per second, Hz; the first one's cuts are drawn into the spectrogram.
+    seconds
+        The beginning that is shown.
+    """
+    z = codec.latents(wav[None])
+    rows = {f"{rate:g} Hz": codec.segment(z, rate) for rate in token_rates}
+    half = segment_by("uniform", z.transpose(1, 2), -(-z.shape[-1] // 2), codec.max_length)
+    rows[f"fixed {codec.frame_rate / 2:g} Hz"] = half
+    title = f"{codec.frame_rate:g} frames a second, fewer codes"
+    options = {"phonemes": phonemes, "max_length": codec.max_length, "title": title}
+    options["span"] = (0.0, min(seconds, wav.shape[-1] / codec.sample_rate))
+    return strips.segmentation(wav, codec.sample_rate, rows, codec.frame_rate, **options)
+
+
 def main(folder: Path | None = None) -> list[Path]:
-    r"""Write both pictures; return the files.
+    r"""Write the pictures; return the files.
 
     Parameters
     ----------
@@ -85,10 +117,12 @@ def main(folder: Path | None = None) -> list[Path]:
     codec = hub.load("speechtokenizer-small")
     speech = corpus("synthetic/small", "test", codec.sample_rate)
     rows, _ = read_results(paths.data_root() / "results" / "speechtokenizer_small.json")
+    dynamic, said = hub.load("codecslime_vq-small"), speech[0].phonemes
     files = []
     for name, figure in {
         "rates": rates(codec, speech.load(0)),
         "codebooks": codebooks(rows),
+        "segments": segments(dynamic, speech.load(0), said),
     }.items():
         files.append(folder / f"{name}.png")
         figure.savefig(files[-1], dpi=110, facecolor="white", bbox_inches="tight")

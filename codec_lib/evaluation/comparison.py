@@ -17,11 +17,14 @@ from codec_lib.codecs.base import Codec
 from codec_lib.data import Corpus
 
 from .codec_probe import probe_codebooks
-from .frame_rates import measure_rates
+from .frame_rates import rate_scores, summarise_rates
 from .reconstruction import METRICS, evaluate_codec
+from .results import summarise
 
 UNTRAINED = "untrained:"
 """Before a codec's name: the same network with the random weights it would start from."""
+CUT = "cut:"
+"""Before a codec's name: a codec of fixed rate, cut by the scheduler without having learnt it."""
 
 
 def untrained(codec: Codec, seed: int = 0) -> Codec:
@@ -70,14 +73,16 @@ def compare_codecs(
         the probe out.
     token_rates, schemes
         As in ``measure_rates``; rates that a codec does not have are left out. With any, codecs are
-        compared by rate, with all their codebooks, and ``n_q`` does not matter.
+        compared by rate, with all their codebooks, and ``n_q`` does not matter. The first codec at
+        the first scheme is what the others are subtracted from.
 
     Returns
     -------
     list[dict[str, Any]]
         Rows with ``codec`` and ``measure``: ``"reconstruction"`` (the fields of
-        ``evaluate_codec``), ``"rates"`` (those of ``measure_rates``) or ``"phonemes"`` (those of
-        ``probe_codebooks``).
+        ``evaluate_codec``), ``"rates"`` (those of ``measure_rates``), ``"difference"`` (the same
+        metrics, less those of the reference at that rate, utterance by utterance) or ``"phonemes"``
+        (those of ``probe_codebooks``).
 
     Examples
     --------
@@ -85,10 +90,18 @@ def compare_codecs(
     []
     """
     rows: list[dict[str, Any]] = []
+    by_rate: dict[str, dict] = {}
     for name, codec in codecs.items():
         if speech is not None and token_rates:
             has = [rate for rate in token_rates if codec.has_rate(rate)]
-            found = measure_rates(codec, speech, has, schemes, max_utterances, max_seconds)
+            if not has:
+                own = f"{codec.frame_rate / codec.max_length:g} to {codec.frame_rate:g}"
+                raise ValueError(
+                    f"{name}: got rates {list(token_rates)}, expected some of {own} Hz"
+                )
+            scores = rate_scores(codec, speech, has, schemes, max_utterances, max_seconds)
+            by_rate[name] = {cut: by_metric for cut, (by_metric, _) in scores.items()}
+            found = summarise_rates(codec, scores)
             rows += [{"codec": name, "measure": "rates", **row} for row in found]
         elif speech is not None:
             counts = [count for count in n_q if count <= codec.num_quantizers]
@@ -97,6 +110,25 @@ def compare_codecs(
         if aligned is not None:
             found = probe_codebooks(codec, *aligned)
             rows += [{"codec": name, "measure": "phonemes", **row} for row in found]
+    return rows + _differences(by_rate)
+
+
+def _differences(by_rate: Mapping[str, Mapping[tuple[float, str], Mapping]]) -> list[dict]:
+    """Subtract the first codec's first scheme at each rate from everything else at that rate."""
+    first = next(iter(by_rate), "")
+    reference: dict[float, tuple[str, Mapping]] = {}
+    for (rate, scheme), scores in by_rate.get(first, {}).items():
+        reference.setdefault(rate, (scheme, scores))
+    rows = []
+    for name, cuts in by_rate.items():
+        for (rate, scheme), scores in cuts.items():
+            if rate not in reference or (name, scheme) == (first, reference[rate][0]):
+                continue
+            row = {"codec": name, "measure": "difference", "token_rate": rate, "scheme": scheme}
+            row["against"] = f"{first}, {reference[rate][0]}"
+            for metric, values in scores.items():
+                row |= summarise(values - reference[rate][1][metric], metric)
+            rows.append(row)
     return rows
 
 
@@ -114,12 +146,14 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     tables = (
         ("reconstruction", ("n_q", "kbit/s", *METRICS)),
         ("rates", ("token_rate", "scheme", "kbit/s", *METRICS)),
+        ("difference", ("token_rate", "scheme", *METRICS)),
         ("phonemes", ("codebook", "accuracy", "pnmi")),
     )
     for measure, columns in tables:
         chosen = [dict(row) for row in rows if row["measure"] == measure]
         if chosen:
-            lines.append(f"{'codec':<20}" + "".join(f"{name:>13}" for name in columns))
+            label = "codec" if measure != "difference" else "less the first"
+            lines.append(f"{label:<20}" + "".join(f"{name:>13}" for name in columns))
         for row in chosen:
             row["kbit/s"] = row.get("bitrate", 0) / 1000
             row["codebook"] = row.get("codebook", 0) + 1  # counted from 1, as papers do

@@ -19,7 +19,7 @@ from codec_lib.codecs.checks import check_token_rate
 from codec_lib.data.utterances import Corpus
 from codec_lib.rate.quantized import length_bits
 from codec_lib.rate.schedule import num_segments_at
-from codec_lib.rate.schemes import segment_by
+from codec_lib.rate.schemes import SCHEMES, segment_by
 
 from .reconstruction import METRICS, reconstruction_metrics, utterances
 from .results import summarise
@@ -154,6 +154,9 @@ def _cuts(
     codec: Codec, token_rates: Sequence[float], schemes: Sequence[str]
 ) -> Iterator[tuple[float, str]]:
     """Yield rates and schemes; at the frame rate there is nothing to choose."""
+    unknown = sorted(set(schemes) - set(SCHEMES))
+    if unknown:
+        raise ValueError(f"schemes: got {unknown}, expected some of {list(SCHEMES)}")
     for rate in token_rates:
         check_token_rate(rate, codec.frame_rate, codec.max_length)
         if rate == codec.frame_rate:

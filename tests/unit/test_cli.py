@@ -160,6 +160,28 @@ def test_corpus_is_made_and_described(tmp_path):
     assert re.search(r"sample_rate +16000", described) and "train" in described
 
 
+def test_evaluate_by_rate_and_scheme(codec_file, tiny_corpus, tmp_path):
+    """A codec of fixed rate has one; cut, it has all that segments of 4 frames can have."""
+    out = tmp_path / "rates.json"
+    said = _run(
+        *("evaluate", f"fixed={codec_file}", f"cut=cut:{codec_file}", "--corpus", tiny_corpus),
+        *("--frame-rate", "25,50", "--schemes", "scheduled,uniform", "--out", out),
+        *("--max-utterances", 1, "--max-seconds", 1),
+    ).output
+    assert "less the first" in said
+    rows = json.loads(out.read_text())["rows"]
+    found = [(r["codec"], r["token_rate"], r["scheme"]) for r in rows if r["measure"] == "rates"]
+    assert found == [("fixed", 50, "all frames"), ("cut", 25, "scheduled"), ("cut", 25, "uniform"),
+                     ("cut", 50, "all frames")]  # fmt: skip
+    assert rows[0]["stoi"] == rows[3]["stoi"]  # uncut they are one
+    assert rows[1]["bitrate"] == 25 * (3 * rows[0]["bitrate"] / 150 + 2)
+    line = _refused("evaluate", codec_file, "--frame-rate", "50", "--schemes", "best",
+                    "--corpus", tiny_corpus)  # fmt: skip
+    assert "schemes: got ['best'], expected some of ['scheduled'" in line
+    line = _refused("evaluate", codec_file, "--frame-rate", "40", "--corpus", tiny_corpus)
+    assert "got rates [40.0], expected some of 50 to 50 Hz" in line
+
+
 def test_train_evaluate_export(tmp_path, monkeypatch):
     """One step of a run goes all the way to a shipped checkpoint."""
     make_synthetic(tmp_path / "corpus", num_utterances=10)

@@ -133,7 +133,11 @@ def test_a_codec_measured_at_several_rates(tiny_corpus) -> None:
     table = compare_codecs(
         {"a": codec, "b": fixed}, speech, max_utterances=1, max_seconds=1.0, token_rates=(40, 80)
     )
-    assert [(row["codec"], row["scheme"]) for row in table] == [
-        ("a", "scheduled"), ("a", "all frames"), ("b", "all frames"),
+    assert [(row["codec"], row["measure"], row["scheme"]) for row in table] == [
+        ("a", "rates", "scheduled"), ("a", "rates", "all frames"), ("b", "rates", "all frames"),
+        ("b", "difference", "all frames"),
     ]  # fmt: skip
+    apart = table[2]["mel_distance"] - table[1]["mel_distance"]
+    assert table[3]["mel_distance"] == pytest.approx(apart, abs=2e-6)
+    assert table[3]["against"] == "a, all frames" and table[3]["token_rate"] == 80
     assert "scheduled" in as_text(table) and "all frames" in as_text(table)
