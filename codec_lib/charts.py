@@ -256,3 +256,49 @@ def scatter(
     if len(points) > 1:
         ax.legend()
     return fig
+
+
+def numbers(table: Any, ax: Axes, mark: Sequence[tuple[int, int]] = ()) -> None:
+    r"""Draw a table as a heat map with its numbers; what is infinite or NaN stays empty.
+
+    Parameters
+    ----------
+    table
+        Shape (rows, columns); row 0 is at the bottom.
+    ax
+        Axes to draw into; rows and columns are at whole numbers from 0.
+    mark
+        Rows and columns of the cells in bold print.
+    """
+    values = torch.as_tensor(table).detach().cpu().double() + 0.0  # no minus in front of a 0
+    finite = values.isfinite()
+    shown = values.masked_fill(~finite, torch.nan).numpy()
+    low, high = float(values[finite].min()), float(values[finite].max())
+    room = 0.6 * (high - low) + 1e-9  # the darkest colour is left out: numbers are read on all
+    ax.imshow(shown, origin="lower", aspect="auto", cmap="Blues", vmin=low, vmax=high + room)
+    for row, column in finite.nonzero().tolist():
+        weight = "bold" if (row, column) in mark else "normal"
+        text = f"{values[row, column]:.1f}"
+        ax.text(column, row, text, ha="center", va="center", fontsize=9, weight=weight)
+
+
+def intervals(values: Mapping[str, Sequence[float]], xlabel: str, title: str = "") -> Figure:
+    r"""Draw named values with their intervals below each other, and a line at 0.
+
+    Parameters
+    ----------
+    values
+        Label to value, low and high end.
+    xlabel
+        With the unit in parentheses.
+    title
+        Above the axes.
+    """
+    fig, axes = new(height=0.9 + 0.3 * len(values), width=0.8 * WIDTH)
+    ax, rows = axes[0, 0], np.arange(len(values))
+    middle, low, high = np.asarray(list(values.values()), dtype=float).T
+    ax.errorbar(middle, rows, xerr=[middle - low, high - middle], fmt="o", color=PALETTE[0])
+    ax.axvline(0, color="black", linewidth=1)
+    ax.set(xlabel=xlabel, title=title, ylim=(len(values) - 0.5, -0.5))
+    ax.set_yticks(rows, list(values))
+    return fig

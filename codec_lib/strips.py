@@ -57,6 +57,65 @@ def segment_strip(
     ax.set_ylabel(label, rotation=0, ha="right", va="center")
 
 
+def length_shares(ax: Axes, x: Any, shares: Tensor, bars: bool = False) -> None:
+    r"""Draw shares of segments by length, stacked, in the colours of the strips.
+
+    Parameters
+    ----------
+    ax
+        Axes to draw into.
+    x
+        Where each column stands, P numbers.
+    shares
+        Shape (P, U), each row of sum 1.
+    bars
+        True draws a bar for each column, False areas between them.
+    """
+    max_length = shares.shape[1]
+    colors, x = palette(max_length).colors, charts.flat(list(x))
+    names = [f"{size} frame" + "s" * (size > 1) for size in range(1, max_length + 1)]
+    heights = 100 * shares.detach().cpu().numpy().T  # (U, P)
+    if bars:
+        below = heights.cumsum(axis=0) - heights
+        for row, base, color, name in zip(heights, below, colors, names, strict=True):
+            ax.bar(x, row, width=0.95, bottom=base, color=color, label=name)
+    else:
+        ax.stackplot(x, heights, colors=colors, labels=names)
+    ax.set(ylim=(0, 100))
+
+
+def neighbours(
+    wav: Tensor,
+    sample_rate: int,
+    z: Tensor,
+    frame_rate: float,
+    phonemes: Sequence[Any] = (),
+    ylabel: str = "distance to the next",
+    title: str = "",
+) -> Figure:
+    r"""Draw a mel spectrogram, and under it how far each frame is from the next.
+
+    Parameters
+    ----------
+    wav, sample_rate, frame_rate, phonemes, title
+        As in ``segmentation``.
+    z
+        Frames, shape (1, D, F).
+    ylabel
+        Of the distance, with its unit.
+    """
+    fig, axes = charts.new(2, 1, height=2.2, sharex=True)
+    mel, curve = axes[:, 0]
+    _mel_with_cuts(mel, wav, sample_rate, z.new_zeros(0), frame_rate)
+    mel.set_title(title, loc="left")
+    apart = charts.flat((z[0, :, 1:] - z[0, :, :-1]).norm(dim=0))
+    curve.plot(np.arange(1, len(apart) + 1) / frame_rate, apart, linewidth=1)
+    curve.set(xlabel="time (s)", ylabel=ylabel, ylim=(0, 1.25 * apart.max()))
+    curve.set_xlim(mel.get_xlim())
+    plotting.mark_phonemes(curve, phonemes, sample_rate)
+    return fig
+
+
 def segmentation(
     wav: Tensor,
     sample_rate: int,

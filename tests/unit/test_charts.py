@@ -1,0 +1,54 @@
+"""Charts that read tables and intervals, and shares of segment lengths."""
+
+import matplotlib.colors
+import pytest
+import torch
+
+from codec_lib import plotting, strips
+
+
+def test_numbers_leave_out_what_is_not_finite_and_mark_cells():
+    fig, axes = plotting.new()
+    plotting.numbers([[0.0, 1.25], [float("inf"), 3.0]], axes[0, 0], mark=[(1, 1)])
+    texts = {text.get_position(): text for text in axes[0, 0].texts}
+    assert {where: text.get_text() for where, text in texts.items()} == {
+        (0, 0): "0.0",
+        (1, 0): "1.2",
+        (1, 1): "3.0",
+    }
+    assert [where for where, text in texts.items() if text.get_weight() == "bold"] == [(1, 1)]
+    image = axes[0, 0].images[0]
+    assert image.get_array().mask.sum() == 1 and image.norm.vmax > 3.0
+
+
+def test_intervals_stand_below_each_other_in_order():
+    fig = plotting.intervals({"a": (1.0, 0.5, 2.0), "b": (-1.0, -1.5, 0.0)}, "gain (dB)")
+    ax = fig.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    ends = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert ends == [[0.5, 2.0], [-1.5, 0.0]]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first is on top
+
+
+@pytest.mark.parametrize("bars", [False, True])
+def test_length_shares_fill_the_whole_height_in_the_colours_of_the_strips(bars):
+    fig, axes = plotting.new()
+    shares = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
+    strips.length_shares(axes[0, 0], [3, 4], shares, bars)
+    labels = axes[0, 0].get_legend_handles_labels()[1]
+    assert labels == ["1 frame", "2 frames", "3 frames"] and axes[0, 0].get_ylim() == (0, 100)
+    if bars:
+        tops = [[bar.get_y() + bar.get_height() for bar in row] for row in axes[0, 0].containers]
+        assert tops == [[50, 100], [75, 100], [100, 100]]
+    else:
+        colors = [area.get_facecolor()[0] for area in axes[0, 0].collections]
+        expected = [matplotlib.colors.to_rgba(color) for color in strips.palette(3).colors]
+        assert [tuple(color) for color in colors] == expected
+
+
+def test_neighbours_draw_the_distance_from_frame_to_frame():
+    z = torch.tensor([[[0.0, 3.0, 3.0, 7.0], [0.0, 4.0, 4.0, 4.0]]])
+    fig = strips.neighbours(torch.randn(1, 8000), 16000, z, frame_rate=8, ylabel="distance (dB)")
+    x, y = fig.axes[1].lines[0].get_data()
+    assert x.tolist() == [1 / 8, 2 / 8, 3 / 8] and y.tolist() == [5, 0, 4]
+    assert fig.axes[0].get_xlim() == fig.axes[1].get_xlim() == (0, 0.5)
