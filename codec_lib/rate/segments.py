@@ -83,9 +83,11 @@ def average(z: Tensor, index: Tensor) -> Tensor:
     """
     width = check_shape(z, "B D F", name="z")["D"]
     flat = index.flatten()
-    count = torch.bincount(flat).to(z.dtype)  # (N,)
-    sums = z.new_zeros(width, len(count)).index_add(1, flat, z.transpose(0, 1).flatten(1))
-    return (sums / count)[None]
+    frames = z.transpose(0, 1).flatten(1)  # (D, B F)
+    wide = frames if z.dtype == torch.float64 else frames.float()  # sums of halves lose digits
+    count = torch.bincount(flat).to(wide.dtype)  # (N,)
+    sums = wide.new_zeros(width, len(count)).index_add(1, flat, wide)
+    return (sums / count)[None].to(z.dtype)
 
 
 def repeat(tokens: Tensor, index: Tensor) -> Tensor:

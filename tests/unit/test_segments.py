@@ -32,6 +32,12 @@ def test_segments_of_one_frame_change_nothing():
     assert torch.equal(repeat(average(z, index), index), z)
 
 
+def test_means_of_half_precision_are_rounded_once():
+    z = torch.tensor([[[256.0, 1.0, 1.0, 1.0]]], dtype=torch.bfloat16)  # 256 + 1 = 256 in bfloat16
+    mean = average(z, token_index(torch.tensor([[4]]), 4))
+    assert mean.dtype == torch.bfloat16 and float(mean) == float(torch.tensor(64.75).bfloat16())
+
+
 def test_gradient_is_shared_by_a_segments_frames():
     z = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
     index = token_index(LENGTHS, 6)
