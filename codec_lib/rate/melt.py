@@ -138,13 +138,20 @@ class Cool:
                 "0 to 1"
             )
 
-    def lengths(self, z: Tensor, generator: torch.Generator) -> Tensor:
-        """Cut the latents (B, D, F): lengths (B, K), int64, 0 after an item's last segment."""
-        batch, _, frames = z.shape
+    def kept(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Draw which items keep every frame, shape (B,), bool."""
+        return torch.rand(batch, generator=generator) < self.bypass
+
+    def cut(self, z: Tensor, kept: Tensor) -> Tensor:
+        """Cut the latents (B, D, F), not the kept ones: lengths (B, K), int64, 0 after the last."""
+        frames = z.shape[2]
         count = num_segments_at(frames, self.ratio, 1.0, self.max_length)
-        kept = torch.rand(batch, generator=generator) < self.bypass
         segments = torch.where(kept, frames, count)
         return schedule(z.transpose(1, 2), segments, self.max_length, self.cost)
+
+    def lengths(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw which of the latents (B, D, F) are kept, and cut the others."""
+        return self.cut(z, self.kept(len(z), generator))
 
 
 def _count_lengths(shares: Tensor, frames: int) -> Tensor:

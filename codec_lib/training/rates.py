@@ -1,8 +1,10 @@
 r"""The rate of tokens in a run: how each step's latents are cut into segments.
 
 A run, or a stage of one, names Melt or Cool [CodecSlime] (``rate/melt.py``); what a step draws
-follows from seed, step and process alone, so a resumed run draws the same. Notebook: 14_codecslime.
-Leaves out: the fixed rate, at which nothing is cut. Read next: ``freezing.py``.
+follows from seed and step alone, so a resumed run, and one of several processes, draws the same.
+In Cool the losses of the quantizer are means over a process's tokens, of which processes may have
+unequal numbers. Notebook: 14_codecslime. Leaves out: the fixed rate, at which nothing is cut. Read
+next: ``freezing.py``.
 """
 
 from __future__ import annotations
@@ -70,24 +72,30 @@ def make_manager(config: TrainConfig, codec: Codec) -> Melt | Cool | None:
     return manager
 
 
-def segment_at(manager: Melt | Cool | None, step: int, seed: int, rank: int) -> Segment | None:
+def segment_at(
+    manager: Melt | Cool | None, step: int, seed: int, rank: int = 0, world_size: int = 1
+) -> Segment | None:
     r"""Return the function from latents (B, D, F) to lengths (B, S) of one step of one process.
 
     Parameters
     ----------
     manager
         Of ``make_manager``.
-    step, seed, rank
-        Training step, the run's seed, the process.
+    step, seed
+        Training step and the run's seed.
+    rank, world_size
+        This process and the number of processes: each takes its part of what one would draw.
     """
     if manager is None:
         return None
-    state = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]
+    state = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
     def segment(z: Tensor) -> Tensor:
+        batch, _, frames = z.shape
+        mine = slice(rank * batch, (rank + 1) * batch)
         if isinstance(manager, Cool):
-            return manager.lengths(z, generator)
-        return manager.lengths(step, z.shape[0], z.shape[2], generator).to(z.device)
+            return manager.cut(z, manager.kept(world_size * batch, generator)[mine])
+        return manager.lengths(step, world_size * batch, frames, generator)[mine].to(z.device)
 
     return segment

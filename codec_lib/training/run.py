@@ -173,7 +173,8 @@ class Run:
 
     def segment(self) -> Segment | None:
         """Return what cuts this process's latents in the present step; None for the codec."""
-        return segment_at(self.manager, self.step, self.config.seed, self.fabric.global_rank)
+        ranks = self.fabric.global_rank, self.fabric.world_size
+        return segment_at(self.manager, self.step, self.config.seed, *ranks)
 
     def count_codes(self, codes: Codes) -> None:
         """Remember how often each code was used in this step, by all processes."""

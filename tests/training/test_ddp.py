@@ -52,9 +52,20 @@ def _compare(joint: Path, split: Path) -> None:
             assert (one[name] - two[name]).abs().max() < 1e-4, name
 
 
-@pytest.mark.parametrize("launcher", ["fabric", pytest.param("torchrun", marks=pytest.mark.slow)])
-def test_two_processes_equal_one_with_the_joint_batch(tiny_config, tmp_path, launcher):
+MELT = {"rate": "melt", "overrides.max_length": 4, "overrides.token_rate": 25}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "changes"),
+    [
+        ("fabric", {}),
+        ("fabric", MELT),
+        pytest.param("torchrun", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_equal_one_with_the_joint_batch(tiny_config, tmp_path, launcher, changes):
     config = tiny_config(
+        **changes,
         steps=STEPS,
         critics="smoke",
         critic_start=2,  # no critics first: the wrapper must not wait for them

@@ -92,11 +92,21 @@ def test_a_step_sees_what_its_stage_draws(slimy) -> None:
 def test_the_same_step_draws_the_same_and_others_draw_others() -> None:
     melt = Melt(ramp_steps=1, bypass=0.0)
     z = torch.zeros(2, 4, 80)
-    first = segment_at(melt, 7, 0, 0)(z)
-    assert torch.equal(first, segment_at(melt, 7, 0, 0)(z))
-    for other in ((8, 0, 0), (7, 1, 0), (7, 0, 1)):
+    first = segment_at(melt, 7, 0)(z)
+    assert torch.equal(first, segment_at(melt, 7, 0)(z))
+    for other in ((8, 0), (7, 1)):
         drawn = segment_at(melt, *other)(z)
         assert drawn.shape != first.shape or not torch.equal(drawn, first)
+
+
+@pytest.mark.parametrize("manager", [Melt(ramp_steps=1, bypass=0.0), Cool()], ids=["melt", "cool"])
+def test_processes_share_what_one_would_draw(manager: Melt | Cool) -> None:
+    z = torch.randn(6, 4, 40)
+    whole = segment_at(manager, 3, 5)(z)
+    for rank in range(3):
+        mine = segment_at(manager, 3, 5, rank, 3)(z[2 * rank : 2 * rank + 2])
+        for lengths, expected in zip(mine, whole[2 * rank : 2 * rank + 2], strict=True):
+            assert lengths[lengths > 0].tolist() == expected[expected > 0].tolist()
 
 
 def test_managers_follow_the_codec_and_the_run(slimy) -> None:
