@@ -229,3 +229,42 @@ def self_similarity(
     axes[0, 0].set_ylabel("time (s)")
     fig.colorbar(drawn, ax=axes, label="distance of two frames", fraction=0.05, pad=0.01)
     return fig
+
+
+def small(
+    image: Tensor,
+    lengths: Tensor,
+    frame_rate: float,
+    max_length: int = 4,
+    title: str = "",
+) -> Figure:
+    r"""Draw one segmentation under a spectrogram that is at hand, fast enough for a live control.
+
+    Parameters
+    ----------
+    image
+        Spectrogram in dB, shape (M, any number of frames), as long as the segments.
+    lengths, frame_rate, max_length
+        As in ``segment_strip``.
+    title
+        Above.
+
+    Returns
+    -------
+    Figure
+        Margins are fixed, since finding them takes as long as drawing.
+    """
+    fig, axes = charts.new(2, 1, height=1.1, width=6.4, gridspec_kw={"height_ratios": [3, 1]})
+    fig.set_layout_engine(None)
+    fig.subplots_adjust(0.1, 0.2, 0.99, 0.88, hspace=0.08)
+    mel, strip = axes[:, 0]
+    sizes = charts.flat(lengths)
+    ends, top, bins = sizes[sizes > 0].cumsum() / frame_rate, float(image.max()), len(image)
+    options = {"origin": "lower", "aspect": "auto", "vmin": top - 70, "vmax": top}
+    mel.imshow(image.numpy(), extent=(0, ends[-1], 0, bins), **options)
+    mel.vlines(ends[:-1], 0, bins, color="white", linewidth=0.4, alpha=0.7)
+    mel.set(ylabel="mel bin", xticks=[])
+    mel.set_title(title, fontsize=9)
+    segment_strip(strip, lengths, frame_rate, max_length)
+    strip.set(xlabel="time (s)", xlim=(0, ends[-1]))
+    return fig

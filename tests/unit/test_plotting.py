@@ -98,3 +98,29 @@ def test_segmentation_draws_a_strip_a_row_and_every_cut():
     assert second.collections[0].get_array().flatten().tolist() == [1, 1, 5]
     assert (first.get_ylabel(), second.get_xlabel()) == ("one", "time (s)")
     assert len({tuple(color) for color in strips.palette(5).colors}) == 5
+
+
+def test_self_similarity_draws_a_box_for_every_segment():
+    from codec_lib import strips
+
+    z = torch.arange(7.0).expand(1, 3, 7)
+    rows = {"one": torch.tensor([2, 4, 1, 0]), "two": torch.tensor([[1, 1, 5]])}
+    figure = strips.self_similarity(z, rows, frame_rate=7, span=(1 / 7, 5 / 7))
+    one, two = figure.axes[:2]
+    boxes = [(round(7 * box.get_x()), round(7 * box.get_width())) for box in one.patches]
+    assert boxes == [(0, 2), (2, 4), (6, 1)] and len(two.patches) == 3
+    assert [round(7 * limit) for limit in (*one.get_xlim(), *one.get_ylim())] == [1, 5, 1, 5]
+    apart = one.images[0].get_array()
+    assert apart.shape == (4, 4) and float(apart[0, 3]) == pytest.approx(3 * 3**0.5)
+    assert (one.get_title(), one.get_ylabel()) == ("one", "time (s)")
+
+
+def test_small_picture_has_the_cuts_and_the_strip():
+    from codec_lib import strips
+
+    figure = strips.small(torch.randn(5, 9), torch.tensor([2, 4, 1, 0]), frame_rate=7, title="fast")
+    mel, strip = figure.axes
+    cuts = [float(cut[0, 0]) * 7 for cut in mel.collections[0].get_segments()]
+    assert cuts == pytest.approx([2, 6], rel=1e-5) and mel.images[0].get_extent()[1] == 1
+    assert strip.collections[0].get_array().flatten().tolist() == [2, 4, 1]
+    assert mel.get_title() == "fast" and figure.get_layout_engine() is None
