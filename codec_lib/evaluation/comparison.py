@@ -93,12 +93,7 @@ def compare_codecs(
     by_rate: dict[str, dict] = {}
     for name, codec in codecs.items():
         if speech is not None and token_rates:
-            has = [rate for rate in token_rates if codec.has_rate(rate)]
-            if not has:
-                own = f"{codec.frame_rate / codec.max_length:g} to {codec.frame_rate:g}"
-                raise ValueError(
-                    f"{name}: got rates {list(token_rates)}, expected some of {own} Hz"
-                )
+            has = _rates_of(name, codec, token_rates)
             scores = rate_scores(codec, speech, has, schemes, max_utterances, max_seconds)
             by_rate[name] = {cut: by_metric for cut, (by_metric, _) in scores.items()}
             found = summarise_rates(codec, scores)
@@ -111,6 +106,15 @@ def compare_codecs(
             found = probe_codebooks(codec, *aligned)
             rows += [{"codec": name, "measure": "phonemes", **row} for row in found]
     return rows + _differences(by_rate)
+
+
+def _rates_of(name: str, codec: Codec, token_rates: Sequence[float]) -> list[float]:
+    """Return those of the rates that a codec has, at least one."""
+    has = [rate for rate in token_rates if codec.has_rate(rate)]
+    if not has:
+        own = f"{codec.frame_rate / codec.max_length:g} to {codec.frame_rate:g}"
+        raise ValueError(f"{name}: got rates {list(token_rates)}, expected some of {own} Hz")
+    return has
 
 
 def _differences(by_rate: Mapping[str, Mapping[tuple[float, str], Mapping]]) -> list[dict]:
