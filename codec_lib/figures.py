@@ -2,8 +2,8 @@ r"""The pictures of the README: ``make figures`` draws them anew from the shippe
 
 ``rates.png`` is one utterance through the shipped codec at several rates; ``codebooks.png`` is what
 ``data/results/speechtokenizer_small.json`` says of it and of its twins; ``segments.png`` is where
-CodecSlime spends its codes. Leaves out: everything that a notebook draws. Read next:
-``plotting.py``.
+CodecSlime spends its codes, and ``dynamic_rates.png`` (in its card) what that is worth. Leaves out:
+everything that a notebook draws. Read next: ``plotting.py``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from codec_lib import charts, hub, paths, plotting, strips
 from codec_lib.codecs.base import Codec
 from codec_lib.data import corpus
 from codec_lib.evaluation.results import read_results
-from codec_lib.rate.schemes import segment_by
+from codec_lib.rate.schemes import SCHEMES, segment_by
 
 NAMES = {
     "speechtokenizer-small": "distilled",
     "undistilled": "without distillation",
     "untrained": "untrained",
 }
+QUALITY = {"stoi": "STOI", "mel_distance": "mel distance"}
 
 
 def rates(codec: Codec, wav: Tensor, counts: Sequence[int] = (1, 2, 8)) -> Figure:
@@ -103,6 +104,32 @@ def segments(
     return strips.segmentation(wav, codec.sample_rate, rows, codec.frame_rate, **options)
 
 
+def dynamic_rates(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    r"""Draw quality over total bitrate: one model cut in several ways, and one of fixed rate.
+
+    Parameters
+    ----------
+    results
+        Title to rows of ``compare_codecs`` by rate; the first codec is the one drawn, and
+        ``"fixed-40"`` is marked.
+    """
+    figure, axes = charts.new(2, len(results), height=2.4, sharey="row", sharex="col")
+    for column, (title, rows) in enumerate(results.items()):
+        found = [row for row in rows if row["measure"] == "rates"]
+        own = [row for row in found if row["codec"] == found[0]["codec"]]
+        fixed = next(row for row in found if row["codec"] == "fixed-40")
+        for ax, (metric, label) in zip(axes[:, column], QUALITY.items(), strict=True):
+            for scheme in SCHEMES:
+                line = [row for row in own if row["scheme"] in (scheme, "all frames")]
+                bits = [row["bitrate"] for row in line]
+                ax.plot(bits, [row[metric] for row in line], marker="o", ms=4, label=scheme)
+            ax.plot(fixed["bitrate"], fixed[metric], "k*", ms=9, label="trained at 40 Hz")
+            ax.set(ylabel=label if not column else "", title=title if metric == "stoi" else "")
+        axes[-1, column].set_xlabel("bitrate with lengths (bit/s)")
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
 def main(folder: Path | None = None) -> list[Path]:
     r"""Write the pictures; return the files.
 
@@ -118,11 +145,17 @@ def main(folder: Path | None = None) -> list[Path]:
     speech = corpus("synthetic/small", "test", codec.sample_rate)
     rows, _ = read_results(paths.data_root() / "results" / "speechtokenizer_small.json")
     dynamic, said = hub.load("codecslime_vq-small"), speech[0].phonemes
+    forms = {"one codebook": "vq", "finite scalars": "fsq"}
+    by_rate = {
+        title: read_results(paths.data_root() / "results" / f"codecslime_{form}_small.json")[0]
+        for title, form in forms.items()
+    }
     files = []
     for name, figure in {
         "rates": rates(codec, speech.load(0)),
         "codebooks": codebooks(rows),
         "segments": segments(dynamic, speech.load(0), said),
+        "dynamic_rates": dynamic_rates(by_rate),
     }.items():
         files.append(folder / f"{name}.png")
         figure.savefig(files[-1], dpi=110, facecolor="white", bbox_inches="tight")
