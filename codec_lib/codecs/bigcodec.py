@@ -35,6 +35,15 @@ class BigCodecConfig(CodecConfig):
     codebook_dim: int | None = 8
 
 
+# The published network, at whose sizes DS-Codec and CodecSlime are published, too.
+PAPER: dict[str, Any] = {
+    "backbone": "bigcodec",
+    "width": 48,
+    "latent_dim": 1024,
+    "activation": "snake_beta",
+}
+
+
 @register("bigcodec")
 class BigCodec(ResidualCodec):
     r"""BigCodec [Xin 2024].
@@ -57,9 +66,7 @@ class BigCodec(ResidualCodec):
     scales: ClassVar[dict[str, CodecConfig]] = {
         "smoke": BigCodecConfig(**SMOKE, codebook_size=64, codebook_dim=4),
         "small": BigCodecConfig(),
-        "paper": BigCodecConfig(
-            backbone="bigcodec", width=48, latent_dim=1024, activation="snake_beta"
-        ),
+        "paper": BigCodecConfig(**PAPER),
     }
 
     def load_published(self, state_dict: Mapping[str, Any]) -> None:

@@ -17,20 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from codec_lib.codecs.bigcodec import BigCodecConfig
+from codec_lib.codecs.bigcodec import PAPER, BigCodecConfig
 from codec_lib.codecs.config import SMOKE, CodecConfig
 from codec_lib.codecs.published_dac import load_codecslime_layout
 from codec_lib.codecs.registry import register
 from codec_lib.codecs.residual import FACTORISED, ResidualCodec
 from codec_lib.quantizers.bottleneck import Bottleneck
 from codec_lib.quantizers.scalar import FiniteScalarQuantizer
-
-PAPER: dict[str, Any] = {
-    "backbone": "bigcodec",
-    "width": 48,
-    "latent_dim": 1024,
-    "activation": "snake_beta",
-}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from codec_lib.blocks.transformer import Transformer
-from codec_lib.codecs.bigcodec import BigCodec, BigCodecConfig
+from codec_lib.codecs.bigcodec import PAPER, BigCodec, BigCodecConfig
 from codec_lib.codecs.config import SMOKE, CodecConfig
 from codec_lib.codecs.registry import register
 from codec_lib.quantizers.bottleneck import Bottleneck
@@ -90,12 +90,6 @@ class DSCodec(BigCodec):
 
 
 TINY: dict[str, Any] = {**SMOKE, "codebook_dim": 3, "transformer_heads": 2}
-PAPER: dict[str, Any] = {
-    "backbone": "bigcodec",
-    "width": 48,
-    "latent_dim": 1024,
-    "activation": "snake_beta",
-}
 PARTS: dict[str, Any] = {"codebook_size": 16, "num_parts": 4}
 
 

@@ -22,11 +22,11 @@ from typing import Any
 import yaml
 
 from codec_lib.training.presets import PRESETS
-from codec_lib.training.rates import RATES
 from codec_lib.training.stages import change_stage, known, merged, stage_runs
 
 PRECISIONS = ("32-true", "bf16-mixed")
 DISTILLATIONS = ("none", "continuous", "pseudo_label")
+RATES = ("codec", "melt", "cool")
 
 # What may differ between a run and its continuation: none of it changes the value of a step that
 # was already taken.

@@ -22,7 +22,6 @@ from codec_lib.rate.melt import Cool, Melt
 if TYPE_CHECKING:
     from codec_lib.training.config import TrainConfig
 
-RATES = ("codec", "melt", "cool")
 Segment = Callable[[Tensor], Tensor]
 
 
