@@ -8,7 +8,7 @@ from codec_lib import plotting, strips
 
 
 def test_numbers_leave_out_what_is_not_finite_and_mark_cells():
-    fig, axes = plotting.new()
+    _, axes = plotting.new()
     plotting.numbers([[0.0, 1.25], [float("inf"), 3.0]], axes[0, 0], mark=[(1, 1)])
     texts = {text.get_position(): text for text in axes[0, 0].texts}
     assert {where: text.get_text() for where, text in texts.items()} == {
@@ -32,7 +32,7 @@ def test_intervals_stand_below_each_other_in_order():
 
 @pytest.mark.parametrize("bars", [False, True])
 def test_length_shares_fill_the_whole_height_in_the_colours_of_the_strips(bars):
-    fig, axes = plotting.new()
+    _, axes = plotting.new()
     shares = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
     strips.length_shares(axes[0, 0], [3, 4], shares, bars)
     labels = axes[0, 0].get_legend_handles_labels()[1]
