@@ -153,9 +153,9 @@ def test_bf16_trains_and_keeps_waveforms_exact(tiny_config, monkeypatch):
     seen = []
     forward = Trainee.forward
 
-    def watched(self: Trainee, wav: torch.Tensor) -> dict:
+    def watched(self: Trainee, wav: torch.Tensor, *rest: object) -> dict:
         seen.append((wav.dtype, torch.is_autocast_enabled("cpu")))
-        return forward(self, wav)
+        return forward(self, wav, *rest)
 
     monkeypatch.setattr(Trainee, "forward", watched)
     folder = train(tiny_config(steps=2, precision="bf16-mixed", critics="smoke"))
