@@ -1,7 +1,7 @@
 r"""Files of codes, packed to the bit: what a codec really sends.
 
 A code of a codebook of N entries takes ceil(log2 N) bits, frame by frame, so the payload of one
-second is exactly ``codec.bitrate(n_q)`` bits. Layout, big-endian::
+second at a fixed rate is exactly ``codec.bitrate(n_q)`` bits. Layout, big-endian::
 
     "CLC" | version (1 byte) | header length (4) | CRC-32 of the rest (4) | header | payload
 
@@ -258,14 +258,29 @@ def read_codes(path: str | Path) -> tuple[Codes, CodesHeader]:
     values = json.loads(body[:length])
     if version == 1:
         values["codebook_sizes"] = [values.pop("codebook_size")] * len(values["layers"])
-    sequences = {name: tuple(values.get(name, ())) for name in SEQUENCES}
-    header = CodesHeader(**{**values, **sequences})
     try:
+        sequences = {name: tuple(values.get(name, ())) for name in SEQUENCES}
+        header = CodesHeader(**{**values, **sequences})
+    except TypeError as error:
+        raise ValueError(f"{path}: got a header that is none of codes ({error})") from None
+    try:
+        _check_segments(header, version)
         codes, lengths = _unpack_body(body[length:], header)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     layers = None if header.layers == tuple(range(codes.shape[1])) else header.layers
     return Codes(codes, header.num_samples, lengths, layers), header
+
+
+def _check_segments(header: CodesHeader, version: int) -> None:
+    """Raise ``ValueError`` unless a header's segments are those of its version and batch."""
+    counts, longest = header.segments, header.max_length
+    is_whole = all(type(count) is int and count >= 1 for count in (*counts, longest))
+    if not is_whole or len(counts) != (header.batch if version == DYNAMIC else 0):
+        raise ValueError(
+            f"segments: got {list(counts)} of up to {longest} frames in a file of version "
+            f"{version} and {header.batch} items; it is damaged"
+        )
 
 
 def _unpack_body(data: bytes, header: CodesHeader) -> tuple[Tensor, Tensor | None]:

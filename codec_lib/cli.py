@@ -135,7 +135,7 @@ def encode_command(
     n_q: Annotated[int | None, typer.Option("--n-q", help="Codebooks; all by default.")] = None,
     frame_rate: Annotated[float | None, typer.Option(help="Codes a second, if dynamic.")] = None,
 ) -> None:
-    """Encode a sound file of any length and rate into a file of codes, on bounded memory."""
+    """Encode a sound file into a file of codes; at a fixed rate any length on bounded memory."""
     from codec_lib import audio, bitstream, hub
     from codec_lib.codecs.chunked import encode_blocks, is_exact
 
@@ -317,11 +317,13 @@ def evaluate_command(
     models = {}
     for argument in codecs:
         label, _, name = argument.rpartition("=")
-        model = hub.load(name.removeprefix(UNTRAINED).removeprefix(CUT), fold=False)
-        if name.startswith(UNTRAINED):
-            model = untrained(model)
-        elif name.startswith(CUT):
-            model = with_rate(model)
+        changes, marks = [], {UNTRAINED: untrained, CUT: with_rate}
+        while mark := next((mark for mark in marks if name.startswith(mark)), ""):
+            changes.append(marks[mark])
+            name = name.removeprefix(mark)
+        model = hub.load(name, fold=False)
+        for change in reversed(changes):
+            model = change(model)
         models[label or Path(name).stem] = model.fold_weight_norm()
     speech = find_corpus(corpus, split, model.sample_rate)
     counts = [int(part) for part in n_q.split(",")]
@@ -330,6 +332,8 @@ def evaluate_command(
         known = find_corpus("synthetic", "train", model.sample_rate)
         aligned = known, find_corpus("synthetic", "test", model.sample_rate)
     rates = [float(part) for part in frame_rate.split(",") if part]
+    if schemes != "scheduled" and not rates:
+        raise ValueError("--schemes: got some without --frame-rate, at which they differ")
     limits = (max_utterances, max_seconds or None)
     rows = compare_codecs(models, speech, counts, *limits, aligned, rates, schemes.split(","))
     typer.echo(as_text(rows))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -95,7 +96,9 @@ def segments(
         The beginning that is shown.
     """
     z = codec.latents(wav[None])
-    rows = {f"{rate:g} Hz": codec.segment(z, rate) for rate in token_rates}
+    every = torch.ones(1, z.shape[-1], dtype=torch.int64)
+    cuts = {rate: codec.segment(z, rate) for rate in token_rates}
+    rows = {f"{rate:g} Hz": every if cut is None else cut for rate, cut in cuts.items()}
     half = segment_by("uniform", z.transpose(1, 2), -(-z.shape[-1] // 2), codec.max_length)
     rows[f"fixed {codec.frame_rate / 2:g} Hz"] = half
     title = f"{codec.frame_rate:g} frames a second, fewer codes"

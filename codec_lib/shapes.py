@@ -111,6 +111,9 @@ class Codes:
             check_shape(self.lengths, "B F", name="lengths", B=sizes["B"], F=sizes["F"])
             if self.lengths.dtype != torch.int64:
                 raise TypeError(f"lengths: got dtype {self.lengths.dtype}, expected torch.int64")
+            if self.lengths.device != self.codes.device:
+                got = f"got lengths on {self.lengths.device}"
+                raise ValueError(f"lengths: {got}, expected {self.codes.device} as the codes")
         if self.num_samples < 0:
             raise ValueError(f"num_samples: got {self.num_samples}, expected at least 0")
         rows = self.codes.shape[1]

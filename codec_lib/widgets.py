@@ -62,12 +62,15 @@ def explore(
     Raises
     ------
     ValueError
-        On no stops, more than six, or different keys.
+        On no stops, more than six, different keys, or choices without the first stop's value.
     """
     if not 1 <= len(stops) <= MAX_STOPS:
         raise ValueError(f"stops: got {len(stops)}, expected 1 to {MAX_STOPS}")
     if any(set(stop) != set(stops[0]) for stop in stops):
         raise ValueError(f"stops: got different arguments, expected {sorted(stops[0])} in each")
+    for name, values in (choices or {}).items():
+        if stops[0].get(name) not in values:
+            raise ValueError(f"choices: got {name} without the first stop's {stops[0].get(name)!r}")
     nb.show(strip([draw(**stop) for stop in stops], columns), alt)
     if sound is not None:
         nb.audio_row([sound(**stop) for stop in stops], sample_rate)

@@ -48,9 +48,8 @@ class Codec(nn.Module):
         Config by scale: ``smoke``, ``small``, ``paper``.
     sample_rate, hop_length, frame_rate
         Hz, samples per frame, frames per second.
-    token_rate, max_length
-        Codes per second of each codebook where ``encode`` is asked for no other, and the most
-        frames U that a code may stand for: the frame rate and 1 where the rate is fixed.
+    max_length
+        Most frames U that a code may stand for; 1 where the rate is fixed.
     num_quantizers, codebook_sizes, codebook_size
         Codebooks K, entries N of each, the most entries of any; the quantizer's.
     card, fingerprint
@@ -70,13 +69,18 @@ class Codec(nn.Module):
         self.config = config
         self.sample_rate, self.hop_length = config.sample_rate, config.hop_length
         self.frame_rate = self.sample_rate / self.hop_length
-        self.max_length = config.max_length
-        self.token_rate = self._check_token_rate(None)
         check_options(config.max_length, config.segment_cost)
+        self.max_length = config.max_length
+        self._check_token_rate(None)
         if config.segment_form not in FORMS:
             raise ValueError(f"segment_form: got {config.segment_form!r}, expected one of {FORMS}")
         self.card: dict[str, Any] = {}  # hub.load fills these two in
         self.fingerprint = ""
+
+    @property
+    def token_rate(self) -> float:
+        """Codes per second of each codebook where ``encode`` is asked for no other, Hz."""
+        return self._check_token_rate(None)
 
     @property
     def device(self) -> torch.device:
@@ -220,9 +224,18 @@ class Codec(nn.Module):
             As in ``encode``.
         lengths
             Segments that somebody else has chosen, shape (B, S); None for the scheduler's.
+
+        Raises
+        ------
+        ValueError
+            If the lengths do not fit the latent or the codec.
         """
         n_q = self._check_n_q(n_q)
-        lengths = self.segment(z, token_rate) if lengths is None else lengths
+        if lengths is None:
+            lengths = self.segment(z, token_rate)
+        elif int(lengths.max()) > self.max_length:
+            got = f"got a segment of {int(lengths.max())} frames"
+            raise ValueError(f"lengths: {got}, expected at most {self.max_length}")
         if lengths is None:
             return Codes(self.quantizer.encode(z, n_q), num_samples)
         tokens = average(z, token_index(lengths, z.shape[-1]))

@@ -45,6 +45,8 @@ def check_token_rate(rate: float | None, frame_rate: float, max_length: int) -> 
 
     Raises
     ------
+    TypeError
+        For what is no number.
     ValueError
         For a rate that segments of 1 to U frames cannot have.
 
@@ -54,6 +56,8 @@ def check_token_rate(rate: float | None, frame_rate: float, max_length: int) -> 
     40.0
     """
     rate, slowest = frame_rate if rate is None else rate, frame_rate / max_length
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
+        raise TypeError(f"token_rate: got {rate!r}, expected a number in Hz")
     if not slowest <= rate <= frame_rate:
         reason = f"a code stands for at most {max_length} of {frame_rate:g} frames a second"
         fixed = "; hint: this codec has a fixed rate, overrides.max_length=4 gives another one"

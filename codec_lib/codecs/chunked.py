@@ -1,4 +1,4 @@
-r"""Encode and decode audio of any length in bounded memory, by chunks with context.
+r"""Encode and decode audio of any length by chunks with context, in little memory.
 
 A chunk is run with as many frames before and after it as one output can depend on (the receptive
 field), and only its own frames are kept. Where the receptive field is finite (the spectral
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from codec_lib.blocks.conv import num_frames
 from codec_lib.codecs.base import Codec
-from codec_lib.codecs.checks import check_speech, check_token_rate
+from codec_lib.codecs.checks import check_depth, check_speech, check_token_rate
 from codec_lib.rate.segments import at_frame_rate
 from codec_lib.shapes import Codes, check_shape
 
@@ -60,8 +60,8 @@ def encode_blocks(
     exact
         False accepts a codec whose chunks are not exact.
     token_rate
-        As in ``codec.encode``. Below the frame rate the scheduler sees the whole waveform, so its
-        latent is kept, 4 D bytes a frame (an hour at 80 Hz and D = 64: 74 MB).
+        As in ``codec.encode``. Below the frame rate memory grows: three times the latent, 12 D
+        bytes a frame, and the table of ``rate.schedule`` (20 minutes at 80 Hz, D = 64: 235 MB).
 
     Returns
     -------
@@ -82,6 +82,7 @@ def encode_blocks(
     """
     context = _context(codec, "encoder", exact)
     chunk = _chunk_frames(codec, chunk_seconds)
+    n_q = check_depth(n_q, codec.num_quantizers)
     rate = codec.token_rate if token_rate is None else token_rate
     is_fixed = check_token_rate(rate, codec.frame_rate, codec.max_length) == codec.frame_rate
     kept, num_samples = [], 0
@@ -92,7 +93,7 @@ def encode_blocks(
         num_samples = seen
     if not kept:
         raise ValueError("blocks: got no samples, expected at least one")
-    whole = torch.cat(kept, dim=-1)
+    whole, kept = torch.cat(kept, dim=-1), []
     if is_fixed:
         return Codes(whole, num_samples)
     return codec.to_codes(whole.to(codec.device), num_samples, n_q, rate).to("cpu")

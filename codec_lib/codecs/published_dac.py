@@ -143,7 +143,7 @@ def layout_names(codec: nn.Module, layout: Layout) -> dict[str, str]:
                     part, _, weight = key.partition(".")
                     names[f"{path}.{key}"] = f"{published}.{part}.{WEIGHT_NORM.get(weight, weight)}"
             codebooks += 1
-        elif isinstance(module, FiniteScalarQuantizer):
+        elif isinstance(module, FiniteScalarQuantizer) and "in_proj" in layout:
             for key in module.state_dict():
                 part, _, weight = key.partition(".")
                 names[f"{path}.{key}"] = f"{layout[part]}.{weight}"

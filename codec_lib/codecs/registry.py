@@ -128,15 +128,18 @@ def build_from_config(name: str, values: Mapping[str, Any]) -> Codec:
     return codec
 
 
-def with_rate(codec: Codec, max_length: int = 4, token_rate: float | None = None) -> Codec:
+def with_rate(
+    codec: Codec, max_length: int | None = None, token_rate: float | None = None
+) -> Codec:
     r"""Return a copy of a codec whose codes may stand for several frames, untrained for it.
 
     Parameters
     ----------
     codec
-        Any, with plain weights (not frozen for inference).
+        Any, not frozen for inference.
     max_length, token_rate
-        Longest segment U and tokens per second, Hz; None for every frame unless asked.
+        Longest segment U and tokens per second, Hz; None for the codec's own, or 4 and every frame
+        where its rate is fixed.
 
     Returns
     -------
@@ -153,9 +156,14 @@ def with_rate(codec: Codec, max_length: int = 4, token_rate: float | None = None
     >>> with_rate(build("bigcodec", "smoke"), token_rate=40).bitrate()
     320.0
     """
-    config = replace(codec.config, max_length=max_length, token_rate=token_rate)
+    own = codec.config
+    longest = max_length or (own.max_length if own.max_length > 1 else 4)
+    rate = own.token_rate if token_rate is None else token_rate
+    config = replace(own, max_length=longest, token_rate=rate)
     other = type(codec)(config.without_files())
     other.config = config
+    if other.state_dict().keys() != codec.state_dict().keys():
+        other.fold_weight_norm()  # as the codec's is
     other.load_state_dict(codec.state_dict())
     other.card, other.fingerprint = codec.card, codec.fingerprint
     return other.to(codec.device).train(codec.training)

@@ -87,7 +87,9 @@ def check_features(z: Tensor) -> None:
 
 
 def check_options(max_length: int, cost: str) -> None:
-    """Raise ``ValueError`` for a length that is not 1 to 8 or an unknown cost."""
+    """Raise ``TypeError`` or ``ValueError`` for a length that is not 1 to 8 or an unknown cost."""
+    if isinstance(max_length, bool) or not isinstance(max_length, int):
+        raise TypeError(f"max_length: got {max_length!r}, expected a whole number of frames")
     if not 1 <= max_length <= MAX_LENGTH:
         raise ValueError(f"max_length: got {max_length}, expected 1 to {MAX_LENGTH} frames")
     if cost not in COSTS:

@@ -61,11 +61,12 @@ class Melt:
     leftover: str = "shortest"
 
     def __post_init__(self) -> None:
-        if min(self.target) < 0 or abs(sum(self.target) - 1) > 1e-6:
+        shares = tuple(self.target)
+        if not (shares and min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):
             raise ValueError(f"target: got {list(self.target)}, expected shares of sum 1")
         if self.leftover not in ("shortest", "longest"):
             raise ValueError(f"leftover: got {self.leftover!r}, expected 'shortest' or 'longest'")
-        if not 0 <= self.bypass <= 1 or self.ramp_steps < 1 or self.concentration <= 0:
+        if not (0 <= self.bypass <= 1 and self.ramp_steps >= 1 and self.concentration > 0):
             raise ValueError(
                 f"bypass, ramp_steps, concentration: got {self.bypass}, {self.ramp_steps}, "
                 f"{self.concentration}; expected 0 to 1, at least 1, and more than 0"
@@ -148,10 +149,6 @@ class Cool:
         count = num_segments_at(frames, self.ratio, 1.0, self.max_length)
         segments = torch.where(kept, frames, count)
         return schedule(z.transpose(1, 2), segments, self.max_length, self.cost)
-
-    def lengths(self, z: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw which of the latents (B, D, F) are kept, and cut the others."""
-        return self.cut(z, self.kept(len(z), generator))
 
 
 def _count_lengths(shares: Tensor, frames: int) -> Tensor:

@@ -23,6 +23,13 @@ from codec_lib.rate.costs import check_features, check_options, segment_costs
 SOLVERS = ("auto", "numba", "torch")
 
 
+NOT_FINITE = "z: got NaN, infinite or huge features, expected finite ones below 1e18"
+
+
+class NonFiniteFeatures(ValueError):
+    """Features are NaN, infinite or too large to compare."""
+
+
 def schedule(
     z: Tensor,
     num_segments: int | Tensor,
@@ -81,7 +88,7 @@ def schedule(
     _check_feasible(frames, segments, z.shape[1], max_length)
     found, finite = _solve(z, frames, segments, max_length, cost, solver)
     if not finite:
-        raise ValueError("z: got NaN, infinite or huge features, expected finite ones below 1e18")
+        raise NonFiniteFeatures(NOT_FINITE)
     return found.to(z.device)
 
 

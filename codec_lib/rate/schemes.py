@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec_lib.rate.costs import segment_costs
-from codec_lib.rate.schedule import schedule
+from codec_lib.rate.costs import check_features, check_options, segment_costs
+from codec_lib.rate.schedule import NOT_FINITE, NonFiniteFeatures, schedule
 
 SCHEMES = ("scheduled", "greedy", "uniform", "random")
 
@@ -37,7 +37,7 @@ def segment_by(
     z
         Shape (B, F, D).
     num_segments, max_length, cost
-        K, U and the cost, as in ``schedule``.
+        K, one for all, U and the cost, as in ``schedule``.
     generator
         Of the random scheme, on the CPU; None takes torch's own state.
 
@@ -48,27 +48,23 @@ def segment_by(
 
     Raises
     ------
-    ValueError
-        If the scheme is unknown, K cannot be kept, or greedy merging ends before it has K segments
-        (it can where K < 2 F / (U + 1)).
+    TypeError, ValueError
+        As ``schedule``; also if the scheme is unknown, or greedy merging ends before it has K
+        segments (it can where K < 2 F / (U + 1)).
 
     Examples
     --------
     >>> segment_by("uniform", torch.zeros(1, 7, 2), num_segments=3)
     tensor([[2, 2, 3]])
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme: got {scheme!r}, expected one of {', '.join(SCHEMES)}")
+    _check_cut(scheme, z, num_segments, max_length, cost)
+    batch, frames, _ = z.shape
     if scheme == "scheduled":
         return schedule(z, num_segments, max_length, cost)
-    batch, frames, _ = z.shape
-    if not frames <= max_length * num_segments <= max_length * frames:
-        raise ValueError(
-            f"num_segments: got {num_segments} for {frames} frames, expected "
-            f"{-(-frames // max_length)} to {frames}"
-        )
     if scheme == "greedy":
         costs = segment_costs(z, max_length, cost).cpu().numpy()
+        if not np.isfinite(costs[:, 0]).all() or np.isnan(costs).any():
+            raise NonFiniteFeatures(NOT_FINITE)
         rows = [_merge(item, num_segments) for item in costs]
         return torch.tensor(rows, device=z.device)
     if scheme == "uniform":
@@ -76,6 +72,22 @@ def segment_by(
         return ends.diff().expand(batch, -1).to(z.device)
     rows = [_throw(frames, num_segments, max_length, generator) for _ in range(batch)]
     return torch.stack(rows).to(z.device)
+
+
+def _check_cut(scheme: str, z: Tensor, num_segments: int, max_length: int, cost: str) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for what no scheme can cut."""
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme: got {scheme!r}, expected one of {', '.join(SCHEMES)}")
+    if isinstance(num_segments, bool) or not isinstance(num_segments, int):
+        raise TypeError(f"num_segments: got {num_segments!r}, expected one whole number for all")
+    check_features(z)
+    check_options(max_length, cost)
+    frames = z.shape[1]
+    if not frames <= max_length * num_segments <= max_length * frames:
+        raise ValueError(
+            f"num_segments: got {num_segments} for {frames} frames, expected "
+            f"{-(-frames // max_length)} to {frames}"
+        )
 
 
 def _throw(

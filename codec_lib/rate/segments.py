@@ -73,7 +73,8 @@ def average(z: Tensor, index: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Tokens of the whole batch in one row, shape (1, D, N).
+        Tokens of the whole batch in one row, shape (1, D, N). On CUDA the order of a sum is not
+        fixed, and with it the last bit.
 
     Examples
     --------
@@ -81,7 +82,9 @@ def average(z: Tensor, index: Tensor) -> Tensor:
     >>> average(z, token_index(torch.tensor([[2, 1]]), 3))
     tensor([[[2., 5.]]])
     """
-    width = check_shape(z, "B D F", name="z")["D"]
+    sizes = check_shape(z, "B D F", name="z")
+    check_shape(index, "B F", name="index", B=sizes["B"], F=sizes["F"])
+    width = sizes["D"]
     flat = index.flatten()
     frames = z.transpose(0, 1).flatten(1)  # (D, B F)
     wide = frames if z.dtype == torch.float64 else frames.float()  # sums of halves lose digits

@@ -41,9 +41,14 @@ def make_manager(config: TrainConfig, codec: Codec) -> Melt | Cool | None:
     Raises
     ------
     ValueError
-        If the codec has a fixed rate, or an option is unknown or out of range.
+        If the codec has a fixed rate, or an option is unknown, out of range or not wanted.
     """
     if config.rate == "codec":
+        if config.rate_overrides:
+            raise ValueError(
+                f"rate_overrides: got {config.rate_overrides} for rate 'codec', which has none; "
+                "hint: rate=melt or rate=cool, in a run of stages within the stage"
+            )
         return None
     if codec.max_length == 1:
         raise ValueError(
@@ -62,6 +67,11 @@ def make_manager(config: TrainConfig, codec: Codec) -> Melt | Cool | None:
         raise ValueError(
             f"rate_overrides: got {len(manager.target)} shares in target, expected one for each "
             f"length from 1 to {codec.max_length}"
+        )
+    if isinstance(manager, Cool) and manager.max_length > codec.max_length:
+        raise ValueError(
+            f"rate_overrides: got segments of up to {manager.max_length} frames, expected at most "
+            f"the codec's {codec.max_length}"
         )
     if isinstance(manager, Cool) and manager.ratio == 1:
         raise ValueError(

@@ -27,6 +27,7 @@ from codec_lib.codecs.base import Codec
 from codec_lib.discriminators import DiscriminatorOutput
 from codec_lib.losses.adversarial import discriminator_loss
 from codec_lib.losses.objective import GeneratorObjective
+from codec_lib.rate.schedule import NonFiniteFeatures
 from codec_lib.shapes import CodecOutput, Codes
 from codec_lib.training.rates import Segment
 
@@ -105,8 +106,16 @@ def codec_forward(networks: Networks, wav: Tensor, segment: Segment | None = Non
         Speech, shape (B, 1, T).
     segment
         Cuts its latent, see ``Codec.forward``.
+
+    Raises
+    ------
+    NonFiniteLoss
+        If a latent that is to be cut is not finite.
     """
-    fields = networks.codec(wav, segment)
+    try:
+        fields = networks.codec(wav, segment)
+    except NonFiniteFeatures:  # before any loss could become so
+        raise NonFiniteLoss("the latent is not finite") from None
     codes = Codes(fields.pop("codes"), wav.shape[-1], fields.pop("lengths"))
     return CodecOutput(codes=codes, **fields)
 

@@ -19,6 +19,7 @@ from codec_lib.training.loop import train, train_step
 from codec_lib.training.rates import make_manager, segment_at
 from codec_lib.training.run import Run
 from codec_lib.training.stages import stage_runs
+from codec_lib.training.steps import NonFiniteLoss
 
 STAGES = [
     {"name": "backbone", "steps": 2, "overrides": {"token_rate": None}},
@@ -118,7 +119,7 @@ def test_managers_follow_the_codec_and_the_run(slimy) -> None:
     assert make_manager(cool, other) == Cool(ratio=1.6, cost="squared")
     printed = replace(melt, rate_overrides={"leftover": "longest", "ramp_steps": 9})
     assert make_manager(printed, codec) == Melt(ramp_steps=9, leftover="longest")
-    assert make_manager(replace(melt, rate="codec"), codec) is None
+    assert make_manager(replace(melt, rate="codec", rate_overrides={}), codec) is None
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,8 @@ def test_managers_follow_the_codec_and_the_run(slimy) -> None:
         ({"rate": "cool"}, {"token_rate": None}, "cuts nothing; hint: overrides.token_rate=40"),
         ({"rate": "cool", "rate_overrides": {"target": [1]}}, {}, "rate_overrides: .*'target'"),
         ({"rate": "cool", "rate_overrides": {"ratio": 5}}, {}, "ratio, bypass: got 5"),
+        ({"rate": "cool", "rate_overrides": {"max_length": 8}}, {}, "up to 8 frames, expected at"),
+        ({"rate_overrides": {"bypass": 0}}, {}, "for rate 'codec', which has none"),
         ({"rate": "melted"}, {}, "rate: got 'melted', expected one of"),
     ],
 )
@@ -136,3 +139,17 @@ def test_senseless_rates_are_refused_before_the_first_step(slimy, changes, overr
     stages = [STAGES[0], {"name": "last", "steps": 2, "overrides": overrides, **changes}]
     with pytest.raises(ValueError, match=message):
         train(slimy(stages=stages))
+
+
+@pytest.mark.parametrize("rate", ["codec", "cool", "melt"])
+def test_a_latent_that_is_not_finite_is_a_loss_that_is_not(slimy, monkeypatch, rate) -> None:
+    """Step, utterances and what is left are named, however the latent would be cut."""
+    original = Run.next_batch
+
+    def next_batch(self: Run) -> dict:
+        batch = original(self)
+        return {**batch, "wav": batch["wav"] * torch.nan} if self.step == 1 else batch
+
+    monkeypatch.setattr(Run, "next_batch", next_batch)
+    with pytest.raises(NonFiniteLoss, match=r"step 1: .*utterances .*last checkpoint: .*step_"):
+        train(slimy(stages=[{"name": "one", "steps": 3, "rate": rate}]))

@@ -178,6 +178,13 @@ def test_evaluate_by_rate_and_scheme(codec_file, tiny_corpus, tmp_path):
     line = _refused("evaluate", codec_file, "--frame-rate", "50", "--schemes", "best",
                     "--corpus", tiny_corpus)  # fmt: skip
     assert "schemes: got ['best'], expected some of ['scheduled'" in line
+    said = _run(
+        *("evaluate", f"x=untrained:cut:{codec_file}", "--corpus", tiny_corpus),
+        *("--frame-rate", "25", "--max-utterances", 1, "--max-seconds", 1),
+    ).output
+    assert "25.000" in said
+    line = _refused("evaluate", codec_file, "--schemes", "uniform", "--corpus", tiny_corpus)
+    assert "--schemes: got some without --frame-rate" in line
     line = _refused("evaluate", codec_file, "--frame-rate", "40", "--corpus", tiny_corpus)
     assert "got rates [40.0], expected some of 50 to 50 Hz" in line
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 import codec_lib
 from codec_lib import bitstream, hub
 from codec_lib.codecs.base import Codec
-from codec_lib.codecs.chunked import decode_long, encode_long
+from codec_lib.codecs.chunked import decode_long, encode_blocks, encode_long
 from codec_lib.codecs.registry import with_rate
 from codec_lib.rate import (
     at_frame_rate,
@@ -194,6 +196,23 @@ def test_a_fixed_codec_becomes_dynamic_by_its_config(tmp_path: Path) -> None:
     assert codes.codes.shape == (1, 1, 10) and dynamic.bitrate(token_rate=40) == 40 * (6 + 2)
 
 
+def test_with_rate_keeps_what_a_codec_has() -> None:
+    own = codec_lib.build("codecslime_vq", "smoke", max_length=6)
+    assert (with_rate(own).max_length, with_rate(own).token_rate) == (6, 40)
+    assert (with_rate(own, 3).max_length, with_rate(own, token_rate=50).token_rate) == (3, 50)
+    folded = codec_lib.build("bigcodec", "smoke").eval().fold_weight_norm()
+    codes = with_rate(folded).encode(noise(3000), token_rate=80)
+    assert torch.equal(codes.codes, folded.encode(noise(3000)).codes)
+
+
+def test_a_wrong_depth_is_found_before_a_long_file_is_read() -> None:
+    codec, read = codec_lib.build("codecslime_vq", "smoke").eval(), []
+    blocks = (read.append(1) or noise(4000)[0] for _ in range(5))
+    with pytest.raises(ValueError, match="n_q: got 99"):
+        encode_blocks(codec, blocks, n_q=99, chunk_seconds=0.1)
+    assert not read
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -207,7 +226,14 @@ def test_a_fixed_codec_becomes_dynamic_by_its_config(tmp_path: Path) -> None:
                             torch.tensor([[2]])), "lengths: got shape"),
         (lambda c, f: codec_lib.build("codecslime_vq", "smoke", token_rate=10.0), "got 10.0 Hz"),
         (lambda c, f: codec_lib.build("codecslime_vq", "smoke", max_length=9), "max_length"),
+        (lambda c, f: codec_lib.build("codecslime_vq", "smoke", max_length=0), "max_length: got 0"),
         (lambda c, f: codec_lib.build("codecslime_vq", "smoke", segment_cost="l1"), "cost"),
+        (lambda c, f: c.to_codes(c.latents(noise(1600)), 1600, lengths=torch.tensor([[8]])),
+         "got a segment of 8 frames, expected at most 4"),
+        (lambda c, f: c.to_codes(c.latents(noise(400)), 400, lengths=torch.tensor([[2], [2]])),
+         "index: got shape"),
+        (lambda c, f: Codes(torch.zeros(1, 1, 2, dtype=torch.int64, device="meta"), 400,
+                            torch.tensor([[1, 1]])), "lengths: got lengths on cpu, expected meta"),
         (lambda c, f: codec_lib.build("codecslime_vq", "smoke", segment_form="T"), "segment_form"),
     ],
 )  # fmt: skip
@@ -217,6 +243,11 @@ def test_what_is_refused(call, message: str) -> None:
     fixed = codec_lib.build("bigcodec", "smoke").eval()
     with pytest.raises(ValueError, match=message):
         call(dynamic, fixed)
+    for wrong in (2.5, "4", True):
+        with pytest.raises(TypeError, match="max_length: got"):
+            codec_lib.build("codecslime_vq", "smoke", max_length=wrong)
+    with pytest.raises(TypeError, match="token_rate: got '40'"):
+        dynamic.encode(noise(900), token_rate="40")
     with pytest.raises(TypeError, match="lengths: got dtype"):
         Codes(torch.zeros(1, 1, 2, dtype=torch.int64), 400, torch.tensor([[1.0, 1.0]]))
 
@@ -244,3 +275,38 @@ def test_a_file_of_a_fixed_rate_is_of_version_2(tmp_path: Path) -> None:
         bitstream.write_codes(path, codec.encode(noise(3000), token_rate=rate), codec)
         data = path.read_bytes()
         assert data[3] == version and (b"segments" in data) == (version == 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "version"),
+    [
+        ({"segments": [9, -1]}, 3), ({"segments": [4.0, 4.0]}, 3), ({"segments": 4}, 3),
+        ({"segments": ["4", "4"]}, 3), ({"batch": 7}, 3), ({"max_length": "4"}, 3), ({}, 2),
+        ({"unknown": 1}, 3),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_damaged_headers_are_named(tmp_path: Path, changes: dict, version: int) -> None:
+    codec, path = codec_lib.build("codecslime_vq", "smoke").eval(), tmp_path / "a.codes"
+    bitstream.write_codes(path, codec.encode(noise(1600, batch=2)), codec)
+    data = path.read_bytes()
+    length = bitstream.PREFIX.unpack_from(data)[2]
+    start = bitstream.PREFIX.size
+    values = json.loads(data[start : start + length]) | changes
+    text = json.dumps(values).encode()
+    body = text + data[start + length :]
+    prefix = bitstream.PREFIX.pack(b"CLC", version, len(text), zlib.crc32(body))
+    path.write_bytes(prefix + body)
+    with pytest.raises(ValueError, match=r"a\.codes: (segments: got|got a header)"):
+        bitstream.read_codes(path)
+
+
+def test_selected_codebooks_keep_their_lengths_in_a_file(tmp_path: Path) -> None:
+    codec = codec_lib.build("speechtokenizer", "smoke", **HALF).eval()
+    some = codec.encode(noise(5000)).select([0, 2])
+    bitstream.write_codes(tmp_path / "a.codes", some, codec)
+    again, header = bitstream.read_codes(tmp_path / "a.codes")
+    assert again.layers == header.layers == (0, 2) and torch.equal(again.lengths, some.lengths)
+    assert torch.equal(codec.decode(again), codec.decode(some))
+    long = decode_long(codec, codec.encode(noise(5000)), layers=[0, 2], chunk_seconds=0.1)
+    assert torch.allclose(long, codec.decode(some), atol=1e-5)

@@ -23,7 +23,7 @@ from codec_lib.rate import SCHEMES, distortion, length_bits, segment_by
 @given(
     scheme=st.sampled_from(SCHEMES),
     frames=st.integers(1, 60),
-    share=st.floats(0.5, 1.0),
+    share=st.floats(0.0, 1.0),
     longest=st.integers(2, 8),
     seed=st.integers(0, 100),
 )
@@ -31,7 +31,8 @@ from codec_lib.rate import SCHEMES, distortion, length_bits, segment_by
 def test_every_scheme_keeps_count_sum_and_longest(scheme, frames, share, longest, seed) -> None:
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(2, frames, 3, generator=generator)
-    count = max(1, -(-int(frames * share * 100) // 100), -(-frames // 2))
+    least = -(-frames // longest)
+    count = least + round(share * (frames - least))
     if scheme == "greedy":  # below this it may not get there, and says so
         count = max(count, -(-2 * frames // (longest + 1)))
     lengths = segment_by(scheme, z, count, longest, generator=generator)
@@ -79,6 +80,23 @@ def test_what_is_refused(scheme: str, count: int, message: str) -> None:
     z = torch.tensor([0, 0, 0, 5, 5, 5, 0, 0, 0, 5, 5, 5.0]).reshape(1, 12, 1)
     with pytest.raises(ValueError, match=message):
         segment_by(scheme, z, count)
+
+
+def test_what_no_scheme_takes() -> None:
+    z = torch.randn(1, 12, 3)
+    for scheme in SCHEMES:
+        with pytest.raises(TypeError, match=r"num_segments: got 6\.5"):
+            segment_by(scheme, z, 6.5)
+        with pytest.raises(ValueError, match="cost: got 'papr'"):
+            segment_by(scheme, z, 6, cost="papr")
+        with pytest.raises(ValueError, match="max_length: got 0"):
+            segment_by(scheme, z, 6, max_length=0)
+        with pytest.raises(ValueError, match="no frames"):
+            segment_by(scheme, z[:, :0], 1)
+    z[0, 5] = torch.nan
+    for scheme in ("scheduled", "greedy"):
+        with pytest.raises(ValueError, match="NaN"):
+            segment_by(scheme, z, 6)
 
 
 def test_every_phoneme_has_one_manner() -> None:

@@ -106,8 +106,10 @@ def test_melt_keeps_the_share_of_batches_that_it_says():
 
 def test_cool_cuts_as_the_scheduler_and_lets_some_pass():
     z = torch.randn(64, 5, 40, generator=torch.Generator().manual_seed(0))
-    found = Cool(bypass=0.3).lengths(z, torch.Generator().manual_seed(0))
-    kept = (found == 1).all(dim=1)
+    cool = Cool(bypass=0.3)
+    kept = cool.kept(64, torch.Generator().manual_seed(0))
+    found = cool.cut(z, kept)
+    assert torch.equal((found == 1).all(dim=1), kept)
     assert 8 < int(kept.sum()) < 32 and found.sum(dim=1).eq(40).all()
     expected = schedule(z[~kept].transpose(1, 2), 20)
     assert torch.equal(found[~kept][:, :20], expected) and not found[~kept][:, 20:].any()
@@ -115,7 +117,15 @@ def test_cool_cuts_as_the_scheduler_and_lets_some_pass():
 
 @pytest.mark.parametrize(
     "options",
-    [{"target": (0.5, 0.6)}, {"leftover": "first"}, {"bypass": 1.5}, {"ramp_steps": 0}],
+    [
+        {"target": (0.5, 0.6)},
+        {"target": ()},
+        {"target": (float("nan"),) * 4},
+        {"leftover": "first"},
+        {"bypass": 1.5},
+        {"ramp_steps": 0},
+        {"ramp_steps": float("nan")},
+    ],
     ids=str,
 )
 def test_senseless_melts_are_refused(options):
@@ -123,3 +133,9 @@ def test_senseless_melts_are_refused(options):
         Melt(**options)
     with pytest.raises(ValueError, match=r"ratio, bypass: got 5\.0"):
         Cool(ratio=5.0)
+
+
+def test_an_index_of_another_batch_is_refused():
+    index = token_index(torch.tensor([[2, 1], [1, 2]]), 3)
+    with pytest.raises(ValueError, match="index: got shape"):
+        average(torch.zeros(1, 4, 3), index)

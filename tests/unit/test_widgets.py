@@ -77,6 +77,8 @@ def test_explore_plays_what_it_draws(monkeypatch):
     react, choices, start = made[0]
     assert list(choices["height"]) == list(range(1, 9)) and start == stops[0]
     assert "at 5" in captured(lambda: react(height=5))[1].data
+    with pytest.raises(ValueError, match="choices: got height without the first stop's 1"):
+        widgets.explore(draw, stops, alt="two lines", choices={"height": [2, 3]})
 
 
 @pytest.mark.parametrize("stops", [[], [{"height": 1}] * 7, [{"height": 1}, {"color": "C1"}]])
