@@ -178,14 +178,20 @@ def segmentation(
 def _mel_with_cuts(
     ax: Axes, wav: Tensor, sample_rate: int, lengths: Tensor, frame_rate: float
 ) -> None:
-    """Draw a mel spectrogram, 70 dB deep, and a line where each segment starts."""
-    image = plotting.mel_db(wav, sample_rate).numpy()
-    seconds, top = len(charts.flat(wav)) / sample_rate, float(image.max())
+    """Draw a waveform's mel spectrogram, and a line where each segment starts."""
+    seconds = len(charts.flat(wav)) / sample_rate
+    _image_with_cuts(ax, plotting.mel_db(wav, sample_rate), seconds, lengths, frame_rate)
+
+
+def _image_with_cuts(
+    ax: Axes, image: Tensor, seconds: float, lengths: Tensor, frame_rate: float
+) -> None:
+    """Draw a spectrogram (M, any number of frames), 70 dB deep, and where segments start."""
+    sizes, top, bins = charts.flat(lengths), float(image.max()), len(image)
     options = {"origin": "lower", "aspect": "auto", "vmin": top - 70, "vmax": top}
-    ax.imshow(image, extent=(0, seconds, 0, len(image)), **options)
-    sizes = charts.flat(lengths)
+    ax.imshow(image.numpy(), extent=(0, seconds, 0, bins), **options)
     cuts = sizes[sizes > 0].cumsum()[:-1] / frame_rate
-    ax.vlines(cuts, 0, len(image), color="white", linewidth=0.4, alpha=0.7)
+    ax.vlines(cuts, 0, bins, color="white", linewidth=0.4, alpha=0.7)
     ax.set_ylabel("mel bin")
 
 
@@ -258,13 +264,10 @@ def small(
     fig.set_layout_engine(None)
     fig.subplots_adjust(0.1, 0.2, 0.99, 0.88, hspace=0.08)
     mel, strip = axes[:, 0]
-    sizes = charts.flat(lengths)
-    ends, top, bins = sizes[sizes > 0].cumsum() / frame_rate, float(image.max()), len(image)
-    options = {"origin": "lower", "aspect": "auto", "vmin": top - 70, "vmax": top}
-    mel.imshow(image.numpy(), extent=(0, ends[-1], 0, bins), **options)
-    mel.vlines(ends[:-1], 0, bins, color="white", linewidth=0.4, alpha=0.7)
-    mel.set(ylabel="mel bin", xticks=[])
+    seconds = float(charts.flat(lengths).sum()) / frame_rate
+    _image_with_cuts(mel, image, seconds, lengths, frame_rate)
+    mel.set_xticks([])
     mel.set_title(title, fontsize=9)
     segment_strip(strip, lengths, frame_rate, max_length)
-    strip.set(xlabel="time (s)", xlim=(0, ends[-1]))
+    strip.set(xlabel="time (s)", xlim=(0, seconds))
     return fig

@@ -19,6 +19,7 @@ from codec_lib.blocks.frozen import FrozenSEANet
 from codec_lib.blocks.seanet import SEANetDecoder, SEANetEncoder
 from codec_lib.codecs.checks import (
     check_depth,
+    check_lengths,
     check_sent,
     check_speech,
     check_token_rate,
@@ -28,7 +29,7 @@ from codec_lib.codecs.config import CodecConfig
 from codec_lib.rate.costs import check_options
 from codec_lib.rate.quantized import FORMS, quantize_segments
 from codec_lib.rate.schedule import num_segments_at, schedule
-from codec_lib.rate.segments import at_frame_rate, average, to_items, token_index
+from codec_lib.rate.segments import at_frame_rate, average, to_items
 from codec_lib.shapes import CodecOutput, Codes, QuantizerOutput
 
 
@@ -108,9 +109,10 @@ class Codec(nn.Module):
         fields = (getattr(part, "receptive_field", None) for part in (self.encoder, self.decoder))
         return next(fields), next(fields)
 
-    def has_rate(self, token_rate: float) -> bool:
-        """Return whether the codec can send that many tokens a second, Hz."""
-        return self.frame_rate / self.max_length <= token_rate <= self.frame_rate
+    @property
+    def slowest_rate(self) -> float:
+        """Fewest codes per second of each codebook, Hz, with every segment of U frames."""
+        return self.frame_rate / self.max_length
 
     def bitrate(
         self,
@@ -231,14 +233,10 @@ class Codec(nn.Module):
             If the lengths do not fit the latent or the codec.
         """
         n_q = self._check_n_q(n_q)
-        if lengths is None:
-            lengths = self.segment(z, token_rate)
-        elif int(lengths.max()) > self.max_length:
-            got = f"got a segment of {int(lengths.max())} frames"
-            raise ValueError(f"lengths: {got}, expected at most {self.max_length}")
+        lengths = self.segment(z, token_rate) if lengths is None else lengths
         if lengths is None:
             return Codes(self.quantizer.encode(z, n_q), num_samples)
-        tokens = average(z, token_index(lengths, z.shape[-1]))
+        tokens = average(z, check_lengths(lengths, z.shape[-1], self.max_length))
         codes = to_items(self.quantizer.encode(tokens, n_q), lengths)
         return Codes(codes, num_samples, lengths)
 

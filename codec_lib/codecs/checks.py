@@ -112,6 +112,30 @@ def check_speech(wav: Tensor, expected_rate: int, sample_rate: int | None = None
         )
 
 
+def check_lengths(lengths: Tensor, frames: int, max_length: int) -> Tensor:
+    r"""Return the token of each frame, see ``token_index``, for lengths that a codec can send.
+
+    Parameters
+    ----------
+    lengths
+        Frames of each segment, shape (B, S), int64.
+    frames, max_length
+        Frames F of each item, and the longest segment U.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``token_index``, and for a segment of more than U frames.
+    """
+    index = token_index(lengths, frames)
+    if int(lengths.max()) > max_length:
+        raise ValueError(
+            f"lengths: got a code for {int(lengths.max())} frames, expected at most {max_length}; "
+            "are they another codec's?"
+        )
+    return index
+
+
 def check_sent(
     codes: Codes, hop_length: int, codebook_sizes: Sequence[int], max_length: int
 ) -> None:
@@ -133,12 +157,7 @@ def check_sent(
             f"at {hop_length} samples a frame; are they another codec's?"
         )
     if codes.lengths is not None:
-        token_index(codes.lengths, expected)
-        if int(codes.lengths.max()) > max_length:
-            raise ValueError(
-                f"lengths: got a code for {int(codes.lengths.max())} frames, expected at most "
-                f"{max_length}; are they another codec's?"
-            )
+        check_lengths(codes.lengths, expected, max_length)
     if not codes.n_q or max(codes.codebooks) >= len(codebook_sizes):
         raise ValueError(
             f"codes: got codebooks {list(codes.codebooks)}, expected one or more below "

@@ -6,7 +6,7 @@ found together with the conditions. Read next: ``reconstruction.py``.
 
 from .codec_probe import probe_codebooks, probe_speakers
 from .comparison import compare_codecs, untrained
-from .frame_rates import measure_rates, rate_scores, summarise_rates
+from .frame_rates import rate_scores, summarise_rates
 from .probes import (
     CodeStatistics,
     ProbeResult,
@@ -38,7 +38,6 @@ __all__ = [
     "evaluate_codec",
     "linear_probe",
     "mel_distance",
-    "measure_rates",
     "pesq_wideband",
     "phoneme_probe",
     "probe_codebooks",

@@ -72,7 +72,7 @@ def compare_codecs(
         Training and test part of a corpus with phoneme times, without common speakers; None leaves
         the probe out.
     token_rates, schemes
-        As in ``measure_rates``; rates that a codec does not have are left out. With any, codecs are
+        As in ``rate_scores``; rates that a codec does not have are left out. With any, codecs are
         compared by rate, with all their codebooks, and ``n_q`` does not matter. The first codec at
         the first scheme is what the others are subtracted from.
 
@@ -80,7 +80,7 @@ def compare_codecs(
     -------
     list[dict[str, Any]]
         Rows with ``codec`` and ``measure``: ``"reconstruction"`` (the fields of
-        ``evaluate_codec``), ``"rates"`` (those of ``measure_rates``), ``"difference"`` (the same
+        ``evaluate_codec``), ``"rates"`` (those of ``summarise_rates``), ``"difference"`` (the same
         metrics, less those of the reference at that rate, utterance by utterance) or ``"phonemes"``
         (those of ``probe_codebooks``).
 
@@ -110,9 +110,9 @@ def compare_codecs(
 
 def _rates_of(name: str, codec: Codec, token_rates: Sequence[float]) -> list[float]:
     """Return those of the rates that a codec has, at least one of any."""
-    has = [rate for rate in token_rates if codec.has_rate(rate)]
+    has = [rate for rate in token_rates if codec.slowest_rate <= rate <= codec.frame_rate]
     if token_rates and not has:
-        own = f"{codec.frame_rate / codec.max_length:g} to {codec.frame_rate:g}"
+        own = f"{codec.slowest_rate:g} to {codec.frame_rate:g}"
         raise ValueError(f"{name}: got rates {list(token_rates)}, expected some of {own} Hz")
     return has
 

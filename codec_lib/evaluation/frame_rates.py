@@ -25,7 +25,7 @@ from .reconstruction import METRICS, reconstruction_metrics, utterances
 from .results import summarise
 
 
-def measure_rates(
+def rate_scores(
     codec: Codec,
     corpus: Corpus,
     token_rates: Sequence[float],
@@ -34,8 +34,8 @@ def measure_rates(
     max_seconds: float | None = 6.0,
     metrics: Sequence[str] = METRICS,
     seed: int = 0,
-) -> list[dict[str, Any]]:
-    r"""Measure how well a codec reconstructs a corpus, by rate and by segmentation.
+) -> dict[tuple[float, str], tuple[dict[str, np.ndarray], list[Tensor]]]:
+    r"""Measure utterance by utterance how well a codec reconstructs, by rate and segmentation.
 
     Parameters
     ----------
@@ -54,45 +54,15 @@ def measure_rates(
 
     Returns
     -------
-    list[dict[str, Any]]
-        A row per rate and scheme (one at the frame rate, scheme ``"all frames"``): ``token_rate``
-        (Hz), ``scheme``, bit/s as ``content_bitrate`` (without lengths), ``bitrate`` (with
-        ceil(log2 U) bits each; none for uniform segments, which both sides know) and
-        ``entropy_bitrate`` (with ``length_bits`` each, the entropy of the lengths),
-        ``utterances``, and each metric as in ``evaluate_codec``.
+    dict[tuple[float, str], tuple[dict[str, numpy.ndarray], list[Tensor]]]
+        By rate and scheme: each metric's values, one per utterance that could be read, and the
+        lengths (K,) of each, none at the frame rate. All have the same utterances in the same
+        order, so two segmentations can be compared utterance by utterance.
 
     Raises
     ------
     ValueError
         If the sample rates differ, or a rate, scheme or metric does not exist.
-    """
-    arguments = (max_utterances, max_seconds, metrics, seed)
-    return summarise_rates(codec, rate_scores(codec, corpus, token_rates, schemes, *arguments))
-
-
-def rate_scores(
-    codec: Codec,
-    corpus: Corpus,
-    token_rates: Sequence[float],
-    schemes: Sequence[str] = ("scheduled",),
-    max_utterances: int | None = None,
-    max_seconds: float | None = 6.0,
-    metrics: Sequence[str] = METRICS,
-    seed: int = 0,
-) -> dict[tuple[float, str], tuple[dict[str, np.ndarray], list[Tensor]]]:
-    r"""Measure a codec utterance by utterance; see ``measure_rates`` for the arguments.
-
-    Parameters
-    ----------
-    codec, corpus, token_rates, schemes, max_utterances, max_seconds, metrics, seed
-        As in ``measure_rates``.
-
-    Returns
-    -------
-    dict[tuple[float, str], tuple[dict[str, numpy.ndarray], list[Tensor]]]
-        By rate and scheme: each metric's values, one per utterance that could be read, and the
-        lengths (K,) of each, none at the frame rate. All have the same utterances in the same
-        order, so two segmentations can be compared utterance by utterance.
     """
     generator, cuts = torch.Generator().manual_seed(seed), list(_cuts(codec, token_rates, schemes))
     scores: list[dict[str, list[float]]] = [{metric: [] for metric in metrics} for _ in cuts]
@@ -114,7 +84,24 @@ def summarise_rates(
     codec: Codec,
     scores: Mapping[tuple[float, str], tuple[Mapping[str, np.ndarray], Sequence[Tensor]]],
 ) -> list[dict[str, Any]]:
-    r"""Turn what ``rate_scores`` found into the rows of ``measure_rates``: bitrates and means."""
+    r"""Turn scores into bitrates and means.
+
+    Parameters
+    ----------
+    codec
+        The one measured.
+    scores
+        Of ``rate_scores``.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        A row per rate and scheme (one at the frame rate, scheme ``"all frames"``): ``token_rate``
+        (Hz), ``scheme``, bit/s as ``content_bitrate`` (without lengths), ``bitrate`` (with
+        ceil(log2 U) bits each; none for uniform segments, which both sides know) and
+        ``entropy_bitrate`` (with ``length_bits`` each, the entropy of the lengths),
+        ``utterances``, and each metric as in ``evaluate_codec``.
+    """
     rows = []
     for (rate, scheme), (by_metric, used) in scores.items():
         row = {"token_rate": rate, "scheme": scheme, **_bitrates(codec, rate, scheme, used)}
@@ -139,7 +126,7 @@ def cut_latent(
     z
         Its latent, shape (B, D, F).
     token_rate, scheme
-        As in ``measure_rates``, one each.
+        As in ``rate_scores``, one each.
     generator
         Of the random scheme.
     """

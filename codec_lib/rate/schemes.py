@@ -62,10 +62,10 @@ def segment_by(
     if scheme == "scheduled":
         return schedule(z, num_segments, max_length, cost)
     if scheme == "greedy":
-        costs = segment_costs(z, max_length, cost).cpu().numpy()
-        if not np.isfinite(costs[:, 0]).all() or np.isnan(costs).any():
+        costs = segment_costs(z, max_length, cost)
+        if max_length > 1 and not bool(costs[:, 1, 1:].isfinite().all()):  # of all pairs
             raise NonFiniteFeatures(NOT_FINITE)
-        rows = [_merge(item, num_segments) for item in costs]
+        rows = [_merge(item, num_segments) for item in costs.cpu().numpy()]
         return torch.tensor(rows, device=z.device)
     if scheme == "uniform":
         ends = torch.arange(num_segments + 1) * frames // num_segments

@@ -79,8 +79,9 @@ def _rates(codec: Codec, what: str) -> dict[str, Any]:
     """Describe rates and sizes of a codec."""
     millions = sum(parameter.numel() for parameter in codec.parameters()) / 1e6
     kbits = [codec.bitrate(n_q) / 1000 for n_q in range(1, codec.num_quantizers + 1)]
-    slowest = codec.frame_rate / codec.max_length
-    dynamic = f"{slowest:g} to {codec.frame_rate:g} codes/s, {codec.token_rate:g} unless asked"
+    dynamic = (
+        f"{codec.slowest_rate:g} to {codec.frame_rate:g} codes/s, {codec.token_rate:g} unless asked"
+    )
     return {
         what: f"{millions:.2f} M trainable parameters",
         "audio": f"{codec.sample_rate} Hz, {codec.hop_length} samples a frame, "

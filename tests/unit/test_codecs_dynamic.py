@@ -229,7 +229,7 @@ def test_a_wrong_depth_is_found_before_a_long_file_is_read() -> None:
         (lambda c, f: codec_lib.build("codecslime_vq", "smoke", max_length=0), "max_length: got 0"),
         (lambda c, f: codec_lib.build("codecslime_vq", "smoke", segment_cost="l1"), "cost"),
         (lambda c, f: c.to_codes(c.latents(noise(1600)), 1600, lengths=torch.tensor([[8]])),
-         "got a segment of 8 frames, expected at most 4"),
+         "got a code for 8 frames, expected at most 4"),
         (lambda c, f: c.to_codes(c.latents(noise(400)), 400, lengths=torch.tensor([[2], [2]])),
          "index: got shape"),
         (lambda c, f: Codes(torch.zeros(1, 1, 2, dtype=torch.int64, device="meta"), 400,

@@ -14,10 +14,11 @@ from codec_lib.data import corpus
 from codec_lib.data.phonemes import ENGLISH, MANNERS
 from codec_lib.data.utterances import Phoneme, Utterance
 from codec_lib.evaluation.comparison import as_text, compare_codecs
-from codec_lib.evaluation.frame_rates import measure_rates, rate_scores
+from codec_lib.evaluation.frame_rates import rate_scores, summarise_rates
 from codec_lib.evaluation.reconstruction import reconstruction_metrics
 from codec_lib.evaluation.segmentation import boundary_frames, boundary_hits, frames_and_tokens
 from codec_lib.rate import SCHEMES, distortion, length_bits, segment_by
+from codec_lib.rate.schedule import NonFiniteFeatures
 
 
 @given(
@@ -93,9 +94,9 @@ def test_what_no_scheme_takes() -> None:
             segment_by(scheme, z, 6, max_length=0)
         with pytest.raises(ValueError, match="no frames"):
             segment_by(scheme, z[:, :0], 1)
-    z[0, 5] = torch.nan
-    for scheme in ("scheduled", "greedy"):
-        with pytest.raises(ValueError, match="NaN"):
+    for scheme, value in itertools.product(("scheduled", "greedy"), (torch.nan, torch.inf, 3e38)):
+        z[0, 5] = value
+        with pytest.raises(NonFiniteFeatures, match="NaN, infinite or huge"):
             segment_by(scheme, z, 6)
 
 
@@ -128,7 +129,8 @@ def test_a_codec_measured_at_several_rates(tiny_corpus) -> None:
     speech = corpus(str(tiny_corpus), sample_rate=16000)
     codec = codec_lib.build("codecslime_vq", "smoke").eval()
     metrics = ("mel_distance", "si_sdr")
-    rows = measure_rates(codec, speech, (40, 80), SCHEMES, 2, 1.0, metrics)
+    scores = rate_scores(codec, speech, (40, 80), SCHEMES, 2, 1.0, metrics)
+    rows = summarise_rates(codec, scores)
     assert [row["scheme"] for row in rows] == [*SCHEMES, "all frames"]
     best, whole = rows[0], rows[-1]
     assert best["content_bitrate"] == 240 and best["bitrate"] == 320
@@ -138,7 +140,8 @@ def test_a_codec_measured_at_several_rates(tiny_corpus) -> None:
     assert rows[SCHEMES.index("uniform")]["bitrate"] == 240
     wav = speech.load(0, 0, 16000)
     expected = codec.decode(codec.encode(wav[None], token_rate=40))[0]
-    alone = measure_rates(codec, speech, (40,), ("scheduled",), 1, 1.0, metrics)[0]
+    found = rate_scores(codec, speech, (40,), ("scheduled",), 1, 1.0, metrics)
+    alone = summarise_rates(codec, found)[0]
     row = reconstruction_metrics(wav, expected, 16000, metrics)
     assert alone["mel_distance"] == pytest.approx(row["mel_distance"])
     each, cut = rate_scores(codec, speech, (40, 80), SCHEMES, 2, 1.0, metrics)[40, "scheduled"]
@@ -146,7 +149,7 @@ def test_a_codec_measured_at_several_rates(tiny_corpus) -> None:
     assert best["mel_distance"] == pytest.approx(each["mel_distance"].mean())
     assert best["length_bits"] == pytest.approx(length_bits(torch.cat(cut)))
     with pytest.raises(ValueError, match="token_rate: got 10 Hz"):
-        measure_rates(codec, speech, (10,))
+        rate_scores(codec, speech, (10,))
     fixed = codec_lib.build("bigcodec", "smoke").eval()
     table = compare_codecs(
         {"a": codec, "b": fixed}, speech, max_utterances=1, max_seconds=1.0, token_rates=(40, 80)
