@@ -16,6 +16,7 @@ from codec_lib.codecs.base import Codec
 
 MODULES = (
     "speechtokenizer",
+    "dm_codec",
     "encodec",
     "bigcodec",
     "dac",

@@ -1,10 +1,11 @@
 r"""Semantic distillation: make the first quantizer say what a teacher says.
 
-Source: [SpeechTokenizer], §3.2, Eqs. (2) and (3). Notebook: ``06_losses_and_discriminators`` and
-``10_speechtokenizer``. Deviations: teacher features must be (B, F, D), because with a further axis
-the official loss compares across the batch and only frame 0 gets gradient; the frame-wise form is
-the one of the paper's ablation. Left out: the teachers (``teachers``) and the projection A (the
-codec's). Read next: ``commitment.py``.
+Source: [SpeechTokenizer], §3.2, Eqs. (2) and (3); [DM-Codec], which uses the first with two teachers.
+Notebook: ``06_losses_and_discriminators``, ``10_speechtokenizer`` and ``11_dm_codec``. Deviations:
+teacher features must be (B, F, D), because with a further axis the official loss compares across the
+batch and only frame 0 gets gradient; the frame-wise form is the one of the paper's ablation; frames
+of which a teacher says nothing can be left out. Left out: the teachers (``teachers``) and the
+projection A (the codec's). Read next: ``commitment.py``.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def distillation_loss(
     axis: str = "d",
     centred: bool = False,
     similarity_weight: float = 1.0,
+    heard: Tensor | None = None,
 ) -> Tensor:
     r"""Distance between projected RVQ-1 output and teacher features.
 
@@ -78,12 +80,16 @@ def distillation_loss(
         constant equal to the mean already scores well wherever a dimension has an offset.
     similarity_weight
         Weight of the cosine term where ``axis="t"``.
+    heard
+        True at frames that the teacher speaks of, (B, F), e.g. those inside a word; all by default.
+        Others count neither in the cosine nor in the mean, in which an item of a batch weighs as
+        much as it has frames that count.
 
     Returns
     -------
     Tensor
-        Scalar, float32; carries gradient to every frame of ``student``. For ``axis="d"`` between
-        0.3133 (cos 1) and 1.3133 (cos -1); 0.6931 is no relation.
+        Scalar, float32; carries gradient to every counted frame of ``student``. For ``axis="d"`` between
+        0.3133 (cos 1) and 1.3133 (cos -1); 0.6931 is no relation. 0 where no frame counts.
 
     Raises
     ------
@@ -102,26 +108,38 @@ def distillation_loss(
     check_shape(teacher, "B frames D", name="teacher", B=sizes["B"], D=sizes["D"])
     if axis not in ("d", "t"):
         raise ValueError(f"axis: got {axis!r}, expected 'd' (over time) or 't' (per frame)")
+    if heard is None:
+        heard = torch.ones(teacher.shape[:2], dtype=torch.bool, device=teacher.device)
+    check_shape(heard, "B frames", name="heard", B=sizes["B"], frames=teacher.shape[1])
     student, teacher = align_frames(student, teacher.detach())
+    counted = heard[:, : student.shape[1], None].float()  # (B, F, 1)
     with torch.autocast(student.device.type, enabled=False):
         if axis == "d":
-            return _over_time(student.float(), teacher.float(), centred)
-        return _per_frame(student.float(), teacher.float(), similarity_weight)
+            return _over_time(student.float(), teacher.float(), counted, centred)
+        return _per_frame(student.float(), teacher.float(), counted, similarity_weight)
 
 
-def _over_time(student: Tensor, teacher: Tensor, centred: bool) -> Tensor:
+def _over_time(student: Tensor, teacher: Tensor, counted: Tensor, centred: bool) -> Tensor:
     """Compare each dimension's trajectory (B, :, d)."""
+    frames = counted.sum(1)  # (B, 1)
     if centred:
-        student = student - student.mean(dim=1, keepdim=True)
-        teacher = teacher - teacher.mean(dim=1, keepdim=True)
-    cosine = F.cosine_similarity(student, teacher, dim=1)  # (B, D)
-    return -F.logsigmoid(cosine).mean()  # Eq. (2)
+        student, teacher = (
+            one - ((one * counted).sum(1) / frames.clamp_min(1))[:, None]
+            for one in (student, teacher)
+        )
+    cosine = F.cosine_similarity(student * counted, teacher * counted, dim=1)  # (B, D)
+    each = -F.logsigmoid(cosine).mean(1, keepdim=True)  # Eq. (2), (B, 1)
+    return (each * frames).sum() / frames.sum().clamp_min(1)
 
 
-def _per_frame(student: Tensor, teacher: Tensor, similarity_weight: float) -> Tensor:
+def _per_frame(
+    student: Tensor, teacher: Tensor, counted: Tensor, similarity_weight: float
+) -> Tensor:
     """Compare each frame's vector (B, f, :), in value and in direction."""
+    counted = counted[..., 0]  # (B, F)
     cosine = F.cosine_similarity(student, teacher, dim=2)  # (B, F)
-    return F.l1_loss(student, teacher) - similarity_weight * F.logsigmoid(cosine).mean()
+    each = (student - teacher).abs().mean(2) - similarity_weight * F.logsigmoid(cosine)
+    return (each * counted).sum() / counted.sum().clamp_min(1)
 
 
 def pseudo_label_loss(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:

@@ -157,6 +157,14 @@ RECIPES: dict[str, Recipe] = {
         feature_form="hidden",
     ),
 }
+# DM-Codec: SpeechTokenizer's code; the two teachers share the weight of its one.
+for _name, _base in {"dm_codec": "official", "dm_codec_small": "small"}.items():
+    _half = RECIPES[_base].weights["distill_loss"] / 2
+    RECIPES[_name] = replace(
+        RECIPES[_base],
+        name=_name,
+        weights={**RECIPES[_base].weights, "distill_loss": _half, "distill_loss/text": _half},
+    )
 RECIPES["ds_codec"] = replace(RECIPES["bigcodec"], name="ds_codec")
 # For the spectral backbone without critics: four mel scales and the waveform, on which its phase
 # depends, as in "small"; the quantizer's terms keep their published ratio to the mel term (45 times
@@ -181,8 +189,8 @@ def recipe(which: str | Recipe, **changes: Any) -> Recipe:
     ----------
     which
         ``"paper"`` (Eqs. (2) to (8)), ``"official"`` (the released code), ``"small"`` (a CPU);
-        ``"sacodec"``, ``"bigcodec"``, ``"ds_codec"``, ``"sacodec_small"``, ``"ds_codec_small"``; or
-        a recipe.
+        ``"dm_codec"``, ``"sacodec"``, ``"bigcodec"``, ``"ds_codec"``, ``"dm_codec_small"``,
+        ``"sacodec_small"``, ``"ds_codec_small"``; or a recipe.
     **changes
         Fields of ``Recipe``; ``weights`` is merged into the recipe's own.
 
@@ -282,7 +290,7 @@ class GeneratorObjective(nn.Module):
         wav: Tensor,
         disc_outputs_real: Sequence[DiscriminatorOutput] | None = None,
         disc_outputs_fake: Sequence[DiscriminatorOutput] | None = None,
-        targets: Mapping[str, Tensor] | None = None,
+        targets: Mapping[str, Tensor | tuple[Tensor, Tensor]] | None = None,
     ) -> ObjectiveOutput:
         r"""Compute every term that what is given allows, and their weighted sum.
 
@@ -295,7 +303,8 @@ class GeneratorObjective(nn.Module):
         disc_outputs_real, disc_outputs_fake
             What the critics say of ``wav`` and of ``out.wav``; None leaves both terms out.
         targets
-            Projection name to what the teacher says: features (B, F, D), or units (B, F) int64.
+            Projection name to what the teacher says: features (B, F, D), those with the frames that
+            they speak of (B, F) bool, or units (B, F) int64.
 
         Returns
         -------
@@ -344,13 +353,16 @@ class GeneratorObjective(nn.Module):
             terms["feat_loss"] = feature_matching_loss(real, fake, self.recipe.feature_form)
         return terms
 
-    def _distillation(self, out: CodecOutput, name: str, target: Tensor) -> Tensor:
+    def _distillation(
+        self, out: CodecOutput, name: str, target: Tensor | tuple[Tensor, Tensor]
+    ) -> Tensor:
         if name not in out.projections:
             raise ValueError(
                 f"targets: got {name!r}, expected among the codec's projections "
                 f"{sorted(out.projections)}"
             )
         student = out.projections[name]
+        target, heard = target if isinstance(target, tuple) else (target, None)
         if target.dtype == torch.int64:
             return pseudo_label_loss(student, target)
         return distillation_loss(
@@ -358,4 +370,5 @@ class GeneratorObjective(nn.Module):
             target,
             axis=self.recipe.distill_axis,
             centred=self.recipe.distill_centred,
+            heard=heard,
         )

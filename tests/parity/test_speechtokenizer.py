@@ -114,6 +114,23 @@ def test_trainer_dict_and_file(tmp_path) -> None:
             assert torch.equal(value, fresh.state_dict()[key]), key
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "trainer's"])
+def test_dm_codec_has_the_same_layout(tmp_path, wrapped) -> None:
+    """Its released trainer writes the bare state dict and packages that hold it."""
+    theirs, _ = build_pair(NARROW)
+    state = {"generator": theirs.state_dict()} if wrapped else theirs.state_dict()
+    torch.save(state, tmp_path / "Model_best_dev.pt")
+    ours = codec_lib.build("dm_codec", "paper", speech_layers=[0], **NARROW).eval()
+    ours.load_published(read_published(tmp_path / "Model_best_dev.pt"))
+    wav = 0.1 * torch.randn(1, 1, 3200)
+    with torch.no_grad():
+        codes, found = ours.encode(wav), ours(wav).projections
+        assert torch.equal(codes.codes.transpose(0, 1), theirs.encode(wav))
+        feature = theirs(wav, n_q=8, layers=[0])[2]
+    for name in ("semantic", "text"):  # one map for both, as published
+        assert torch.allclose(found[name], feature, atol=1e-5)
+
+
 def test_wrong_keys_are_named() -> None:
     theirs, ours = build_pair(NARROW)
     state = dict(theirs.state_dict())

@@ -59,6 +59,24 @@ def test_every_frame_receives_gradient():
     assert (student.grad.abs().sum(dim=-1) > 0).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"centred": True}, {"axis": "t"}])
+def test_frames_of_which_the_teacher_says_nothing_do_not_count(options):
+    """Items with 30, 12 and no such frames: as if each were cut to them, weighed by their number."""
+    student, teacher = features(3).requires_grad_(), features(3, seed=1)
+    heard = torch.zeros(3, 30, dtype=torch.bool)
+    heard[0], heard[1, 5:17] = True, True
+    loss = distillation_loss(student, teacher, heard=heard, **options)
+    whole = distillation_loss(student[:1], teacher[:1], **options)
+    part = distillation_loss(student[1:2, 5:17], teacher[1:2, 5:17], **options)
+    assert loss.item() == pytest.approx((30 * whole + 12 * part).item() / 42, rel=1e-5)
+    loss.backward()
+    assert torch.equal(student.grad.abs().sum(-1) > 0, heard)
+    nothing = distillation_loss(student, teacher, heard=torch.zeros_like(heard), **options)
+    assert nothing.item() == 0 and nothing.requires_grad
+    with pytest.raises(ValueError, match="heard"):
+        distillation_loss(student, teacher, heard=heard[:, :20])
+
+
 def test_a_leading_axis_is_refused():
     with pytest.raises(ValueError, match="teacher"):
         distillation_loss(features(), features()[:, None])
