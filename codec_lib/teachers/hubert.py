@@ -144,10 +144,7 @@ class SmallHubert(nn.Module):
     @property
     def fingerprint(self) -> str:
         r"""16 hexadecimal digits that change whenever a weight or a size does."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return weights_digest(self, json.dumps(asdict(self.config), sort_keys=True))
 
     def hidden_states(
         self,
@@ -270,6 +267,14 @@ class SmallHubert(nn.Module):
         self.feature_mean.copy_(total / count)
         variance = (square / count - (total / count).square()).clamp_min(0)
         self.feature_scale.copy_(variance.sqrt().clamp_min(1e-4))
+
+
+def weights_digest(module: nn.Module, described: str) -> str:
+    r"""Return 16 hexadecimal digits that change with a module's weights or its description."""
+    digest = hashlib.sha256(described.encode())
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def check_layer(layer: int | str, num_layers: int) -> None:

@@ -12,7 +12,6 @@ Read next: ``codec_lib/losses/distillation.py``.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from torch.nn import functional
 from codec_lib.shapes import check_shape
 
 from .frontend import HOP, SAMPLE_RATE
-from .hubert import check_layer
+from .hubert import check_layer, weights_digest
 
 _RECEPTIVE_FIELD = 400  # samples that one frame of the convolutional front end sees
 _URL = "https://download.pytorch.org/torchaudio/models/"
@@ -93,10 +92,7 @@ class PretrainedTeacher(nn.Module):
     @property
     def fingerprint(self) -> str:
         r"""16 hexadecimal digits that change with the weights."""
-        digest = hashlib.sha256(b"normalised" if self.normalise_waveform else b"plain")
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return weights_digest(self, "normalised" if self.normalise_waveform else "plain")
 
     @torch.no_grad()
     def hidden_states(self, wav: Tensor) -> list[Tensor]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from codec_lib.data import Corpus, CropDataset, batches
 
 from .frontend import HOP, SAMPLE_RATE, frame_count
 from .hubert import SmallHubert, masked_prediction_loss, span_mask
+from .runs import make_optimizer, resume_run, save_run, scheduled_rate
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def pretrain(
     config = config or PretrainConfig()
     _check(teacher, corpus, units, config)
     dataset = _crops(corpus, units, config)
-    optimizer = _optimizer(teacher, config)
-    start = _resume(teacher, optimizer, config, checkpoint)
+    optimizer = make_optimizer(teacher, config)
+    start = resume_run(teacher, optimizer, config, checkpoint)
     history, began = [], time.monotonic()
     teacher.train()
     for step, indices in enumerate(batches(config.batch_size, start), start):
@@ -117,7 +118,7 @@ def pretrain(
                 pace = (time.monotonic() - began) / (step + 1 - start)
                 log(_line(row, pace, config.steps))
         if checkpoint is not None and (last or (step + 1) % config.save_every == 0):
-            _save(teacher, optimizer, config, step + 1, checkpoint)
+            save_run(teacher, optimizer, config, step + 1, checkpoint)
     teacher.eval()
     return history
 
@@ -132,16 +133,6 @@ def _crops(corpus: Corpus, units: Sequence[Tensor], config: PretrainConfig) -> C
         hop_length=HOP,
         cache=True,
     )
-
-
-def _optimizer(teacher: SmallHubert, config: PretrainConfig) -> torch.optim.AdamW:
-    """Make AdamW as published; matrices decay, biases, norms and the mask vector do not."""
-    weights = list(teacher.parameters())
-    groups = [
-        {"params": [one for one in weights if one.ndim > 1]},
-        {"params": [one for one in weights if one.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, config.learning_rate, (0.9, 0.98), 1e-6, config.weight_decay)
 
 
 def _step(
@@ -167,7 +158,7 @@ def _step(
     valid = torch.arange(shape[1], device=device) < frames[:, None]
     logits = teacher.logits(states[-1])
     losses = masked_prediction_loss(logits, units, mask, valid, config.unmasked_weight)
-    rate = _learning_rate(step, config)
+    rate = scheduled_rate(step, config)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
@@ -176,13 +167,6 @@ def _step(
     optimizer.step()
     measured = {name: float(value.detach()) for name, value in losses.items()}
     return {"step": step + 1, **measured, "learning_rate": rate}
-
-
-def _learning_rate(step: int, config: PretrainConfig) -> float:
-    """Rise linearly over the warm-up, then fall linearly to 0."""
-    rising = max(1, round(config.warmup * config.steps))
-    falling = max(1, config.steps - rising)
-    return config.learning_rate * min((step + 1) / rising, (config.steps - step) / falling, 1.0)
 
 
 def _line(row: dict[str, float], pace: float, steps: int) -> str:
@@ -211,46 +195,3 @@ def _check(
             f"config: got steps={config.steps}, batch_size={config.batch_size}, "
             f"num_samples={config.num_samples}; expected at least 1, samples a multiple of {HOP}"
         )
-
-
-def _save(
-    teacher: SmallHubert,
-    optimizer: torch.optim.Optimizer,
-    config: PretrainConfig,
-    step: int,
-    path: str | Path,
-) -> None:
-    """Write weights, moments and step, atomically and without pickle."""
-    from codec_lib import hub
-
-    tensors = {f"model.{key}": value for key, value in teacher.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
-    described = {"step": step, "pretrain": asdict(config), "config": asdict(teacher.config)}
-    hub.save_tensors(tensors, Path(path), False, described)
-
-
-def _resume(
-    teacher: SmallHubert,
-    optimizer: torch.optim.Optimizer,
-    config: PretrainConfig,
-    path: str | Path | None,
-) -> int:
-    """Load a checkpoint where there is one; return the step to go on from."""
-    if path is None or not Path(path).is_file():
-        return 0
-    from codec_lib import hub
-
-    described, tensors = hub.read_tensors(path)
-    if described.get("pretrain") != asdict(config) or described["config"] != asdict(teacher.config):
-        raise ValueError(f"{path}: got the checkpoint of a run with another config")
-    model = {key[6:]: value for key, value in tensors.items() if key.startswith("model.")}
-    teacher.load_state_dict(model)
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".")
-            state.setdefault(int(number), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return int(described["step"])
