@@ -5,18 +5,24 @@ training crops out of it. Read next: ``utterances.py``.
 """
 
 from .corpora import corpus, describe, join
+from .pronunciation import pronounce
 from .segments import CropDataset, batches
 from .synthetic import make_synthetic
 from .utterances import Corpus, Phoneme, Utterance
+from .words import Word, word_times, words_at_frames
 
 __all__ = [
     "Corpus",
     "CropDataset",
     "Phoneme",
     "Utterance",
+    "Word",
     "batches",
     "corpus",
     "describe",
     "join",
     "make_synthetic",
+    "pronounce",
+    "word_times",
+    "words_at_frames",
 ]

@@ -28,7 +28,7 @@ import numpy as np
 # Constants of espeak-ng's speak_lib.h.
 _OUTPUT_SYNCHRONOUS = 2
 _INIT_PHONEME_EVENTS, _INIT_DONT_EXIT = 0x0001, 0x8000
-_EVENT_END_OF_LIST, _EVENT_PHONEME = 0, 7
+_EVENT_END_OF_LIST, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
 _CHARS_UTF8 = 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
 
@@ -49,11 +49,15 @@ class Speech:
         Hz; 22,050.
     phonemes
         ``(mnemonic, first sample)`` in order of time; espeak-ng's own names, stress marks included.
+    words
+        ``(character, phoneme)`` in order of time: place in the text, from 0, and number of the
+        first phoneme. Words that are spoken as one ("of the") come as one; some come twice.
     """
 
     samples: np.ndarray
     sample_rate: int
     phonemes: tuple[tuple[str, int], ...]
+    words: tuple[tuple[int, int], ...] = ()
 
 
 class _Id(ctypes.Union):
@@ -124,19 +128,20 @@ def speak(
         for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, pitch_range)):
             library.espeak_SetParameter(parameter, value, 0)
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # noise of the klatt voices
-        samples, phonemes = _synthesize(library, text)
+        samples, phonemes, words = _synthesize(library, text)
         library.espeak_Terminate()
     finally:
         _unload(library)
     if not len(samples) or all(name.startswith("_") for name, _ in phonemes):  # pauses alone
         raise EspeakError(f"text: got {text!r}, which has no sound in voice {voice!r}")
-    return Speech(samples, sample_rate, phonemes)
+    return Speech(samples, sample_rate, phonemes, words)
 
 
-def _synthesize(library: ctypes.CDLL, text: str) -> tuple[np.ndarray, tuple[tuple[str, int], ...]]:
-    """Run the synthesis, collecting samples and phoneme events."""
+def _synthesize(library: ctypes.CDLL, text: str) -> tuple[np.ndarray, tuple, tuple]:
+    """Run the synthesis, collecting samples, phoneme events and word events."""
     pieces: list[bytes] = []
     phonemes: list[tuple[str, int]] = []
+    words: list[tuple[int, int]] = []
 
     def collect(wav, num_samples, events) -> int:
         if wav and num_samples > 0:
@@ -147,6 +152,8 @@ def _synthesize(library: ctypes.CDLL, text: str) -> tuple[np.ndarray, tuple[tupl
             if event.type == _EVENT_PHONEME:
                 mnemonic = bytes(event.id.string).partition(b"\0")[0].decode("utf-8", "replace")
                 phonemes.append((mnemonic, event.sample))
+            elif event.type == _EVENT_WORD:
+                words.append((event.text_position - 1, len(phonemes)))  # espeak-ng counts from 1
             position += 1
         return 0  # 1 would stop the synthesis
 
@@ -154,7 +161,7 @@ def _synthesize(library: ctypes.CDLL, text: str) -> tuple[np.ndarray, tuple[tupl
     library.espeak_SetSynthCallback(callback)
     said = text.encode("utf-8")
     library.espeak_Synth(said, len(said) + 1, 0, 0, 0, _CHARS_UTF8, None, None)
-    return np.frombuffer(b"".join(pieces), dtype=np.int16), tuple(phonemes)
+    return np.frombuffer(b"".join(pieces), dtype=np.int16), tuple(phonemes), tuple(words)
 
 
 def _load() -> tuple[ctypes.CDLL, bytes]:

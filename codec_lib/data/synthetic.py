@@ -47,7 +47,7 @@ _VARIANTS = {
     ("test", "M"): "m7 edward2",
 }
 # Accent, and whether it speaks the r in "letter".
-_ACCENTS = {
+ACCENTS = {
     "en-us": True,
     "en-gb-x-rp": False,
     "en-us-nyc": True,
@@ -103,7 +103,7 @@ def speakers(split: str) -> tuple[Speaker, ...]:
         for number in range(_SPEAKERS_PER_SEX[split]):
             rng = np.random.default_rng((ord(sex), *split.encode(), number))
             # 5 accents and 11 variants have no common divisor: pairs repeat only after 55 voices.
-            accent = list(_ACCENTS)[number % len(_ACCENTS)]
+            accent = list(ACCENTS)[number % len(ACCENTS)]
             variant = variants[number % len(variants)]
             voices.append(
                 Speaker(
@@ -235,7 +235,7 @@ def speak_utterance(
         rate=int(speaker.rate * rng.uniform(0.92, 1.08)),
         pitch_range=int(np.clip(speaker.pitch_range + rng.integers(-8, 9), 0, 99)),
     )
-    wav, starts = _with_pauses(said, _ACCENTS[speaker.accent], rng)
+    wav, starts = _with_pauses(said, ACCENTS[speaker.accent], rng)
     wav = audio.resample(wav, said.sample_rate, sample_rate)  # (1, T)
     scaled = [(symbol, round(at * sample_rate / said.sample_rate)) for symbol, at in starts]
     phonemes = align(scaled, wav.shape[-1])
