@@ -136,13 +136,38 @@ class PretrainedTeacher(nn.Module):
             states[-1] = transformer.layer_norm(states[-1])
         return states
 
-    @torch.no_grad()
-    def features(self, wav: Tensor, layer: int | str = "avg") -> Tensor:
-        r"""Return features at the codec's frames.
+    def aligned_states(self, wav: Tensor) -> list[Tensor]:
+        r"""Return all hidden states at the codec's frames, with gradient where weights ask for it.
 
         The published model sees samples [320 f, 320 f + 400) in frame f and makes one frame less
         than the codec for most lengths. Here 40 zeros come in front and as many as needed behind,
         so that frame f is centred on the codec's frame f and the numbers of frames agree.
+
+        Parameters
+        ----------
+        wav
+            Shape (B, 1, T), float32, 16 kHz.
+
+        Returns
+        -------
+        list[Tensor]
+            ``num_layers + 1`` tensors (B, F, D), F = ceil(T / 320).
+
+        Raises
+        ------
+        ValueError
+            If the shape is another.
+        """
+        sizes = check_shape(wav, "B 1 T", name="wav")
+        if sizes["T"] == 0:
+            raise ValueError("wav: got 0 samples, expected at least 1")
+        frames, left = -(-sizes["T"] // HOP), (_RECEPTIVE_FIELD - HOP) // 2
+        right = (frames - 1) * HOP + _RECEPTIVE_FIELD - left - sizes["T"]
+        return self._states(functional.pad(self._normalised(wav), (left, right)))
+
+    @torch.no_grad()
+    def features(self, wav: Tensor, layer: int | str = "avg") -> Tensor:
+        r"""Return features at the codec's frames, see ``aligned_states``.
 
         Parameters
         ----------
@@ -162,12 +187,7 @@ class PretrainedTeacher(nn.Module):
             If there is no such layer, or the shape is another.
         """
         check_layer(layer, self.num_layers)
-        sizes = check_shape(wav, "B 1 T", name="wav")
-        if sizes["T"] == 0:
-            raise ValueError("wav: got 0 samples, expected at least 1")
-        frames, left = -(-sizes["T"] // HOP), (_RECEPTIVE_FIELD - HOP) // 2
-        right = (frames - 1) * HOP + _RECEPTIVE_FIELD - left - sizes["T"]
-        states = self._states(functional.pad(self._normalised(wav), (left, right)))
+        states = self.aligned_states(wav)
         return torch.stack(states).mean(0) if layer == "avg" else states[layer]
 
 

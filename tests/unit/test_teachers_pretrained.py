@@ -7,7 +7,7 @@ import torch
 import torchaudio
 
 from codec_lib.teachers import load_teacher, pretrained
-from codec_lib.teachers.pretrained import PUBLISHED, weights_path
+from codec_lib.teachers.pretrained import PUBLISHED, PretrainedTeacher, weights_path
 
 TINY = {
     "extractor_mode": "group_norm",
@@ -92,3 +92,16 @@ def test_fingerprint_follows_the_weights(tiny_bundle, tmp_path):
     with torch.no_grad():
         next(iter(other.model.parameters())).add_(1)
     assert one.fingerprint != other.fingerprint
+
+
+def test_layers_that_ask_for_gradient_get_it_at_the_codecs_frames(tiny_bundle, speech):
+    teacher = PretrainedTeacher(tiny_bundle)
+    states = teacher.aligned_states(speech[None, :, :7001])
+    assert states[-1].shape == (1, 22, 16) and not states[-1].requires_grad
+    assert torch.equal(states[1], teacher.features(speech[None, :, :7001], 1))
+    top = teacher.model.encoder.transformer.layers[-1].requires_grad_(True)
+    states = teacher.aligned_states(speech[None])
+    assert states[-1].requires_grad and not states[-2].requires_grad
+    states[-1].square().sum().backward()
+    assert all(weight.grad is not None for weight in top.parameters())
+    assert teacher.model.encoder.transformer.layers[0].attention.k_proj.weight.grad is None
