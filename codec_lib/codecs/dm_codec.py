@@ -1,9 +1,9 @@
 r"""DM-Codec: SpeechTokenizer's network, taught by a speech model and by a language model.
 
-[DM-Codec]: network, quantizer and losses are SpeechTokenizer's; beside what a speech model says of a
-frame (SM), the quantizer learns what a language model says of the text (LM). Which codebooks learn
-from which teacher is a choice; the paper's best row teaches the text to RVQ-1 and the speech to
-RVQ-1:8. One linear map serves both teachers where their widths are equal (768, as published).
+[DM-Codec]: network, quantizer and losses are SpeechTokenizer's; beside what a speech model says of
+a frame (SM), the quantizer learns what a language model says of the text (LM). Which codebooks
+learn from which teacher is a choice; the paper's best row teaches the text to RVQ-1 and the speech
+to RVQ-1:8. One linear map serves both teachers where their widths are equal (768, as published).
 
 The released code projects only the first of the layers asked for, so it cannot express that row;
 here the outputs of the layers asked for are added before the projection. Losses are in

@@ -1,11 +1,11 @@
 r"""Semantic distillation: make the first quantizer say what a teacher says.
 
-Source: [SpeechTokenizer], §3.2, Eqs. (2) and (3); [DM-Codec], which uses the first with two teachers.
+Source: [SpeechTokenizer], §3.2, Eqs. (2) and (3); [DM-Codec] uses the first with two teachers.
 Notebook: ``06_losses_and_discriminators``, ``10_speechtokenizer`` and ``11_dm_codec``. Deviations:
-teacher features must be (B, F, D), because with a further axis the official loss compares across the
-batch and only frame 0 gets gradient; the frame-wise form is the one of the paper's ablation; frames
-of which a teacher says nothing can be left out. Left out: the teachers (``teachers``) and the
-projection A (the codec's). Read next: ``commitment.py``.
+teacher features must be (B, F, D), because with a further axis the official loss compares across
+the batch and only frame 0 gets gradient; the frame-wise form is the one of the paper's ablation;
+frames of which a teacher says nothing can be left out. Left out: the teachers (``teachers``) and
+the projection A (the codec's). Read next: ``commitment.py``.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def distillation_loss(
     Returns
     -------
     Tensor
-        Scalar, float32; carries gradient to every counted frame of ``student``. For ``axis="d"`` between
-        0.3133 (cos 1) and 1.3133 (cos -1); 0.6931 is no relation. 0 where no frame counts.
+        Scalar, float32; carries gradient to every counted frame of ``student``. For ``axis="d"``
+        between 0.3133 (cos 1) and 1.3133 (cos -1); 0.6931 is no relation. 0 where no frame counts.
 
     Raises
     ------

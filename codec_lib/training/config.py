@@ -27,6 +27,7 @@ from codec_lib.training.stages import change_stage, known, merged, stage_runs
 PRECISIONS = ("32-true", "bf16-mixed")
 DISTILLATIONS = ("none", "continuous", "pseudo_label")
 RATES = ("codec", "melt", "cool")
+TEXT_FORMS = ("aligned", "padded")
 
 # What may differ between a run and its continuation: none of it changes the value of a step that
 # was already taken.
@@ -74,6 +75,10 @@ class TrainConfig:
         ``"continuous"`` (SpeechTokenizer, Eq. 2), ``"pseudo_label"`` (Eq. 3).
     units
         Number of k-means units of the pseudo-label form.
+    text_teacher, text_layer, text_form, text_aligner
+        Language model by name, e.g. ``text-small`` or ``bert_base`` (DM-Codec only); its layer;
+        its vectors ``"aligned"`` with the words or ``"padded"`` as published; a recogniser that
+        finds the words' times where the corpus does not know its phonemes.
     critics, critic_overrides, critic_start, critic_batch_size
         Discriminators: a named set (``"small"``, ``"paper"``), families joined by commas, or empty
         for none; changed fields of their config, e.g. ``width``; step at which they begin; crops of
@@ -137,6 +142,10 @@ class TrainConfig:
     teacher_layer: str | int = "avg"
     distill: str = "none"
     units: int = 128
+    text_teacher: str | None = None
+    text_layer: str | int = "avg"
+    text_form: str = "aligned"
+    text_aligner: str | None = None
     critics: str = ""
     critic_overrides: dict[str, Any] = field(default_factory=dict)
     critic_start: int = 0
@@ -191,6 +200,7 @@ def _check_ranges(config: TrainConfig) -> None:
         if getattr(config, name) < 0:
             raise ValueError(f"{name}: got {getattr(config, name)}, expected at least 0")
     choices_of = {"precision": PRECISIONS, "distill": DISTILLATIONS, "rate": RATES}
+    choices_of["text_form"] = TEXT_FORMS
     for name, choices in choices_of.items():
         if getattr(config, name) not in choices:
             raise ValueError(f"{name}: got {getattr(config, name)!r}, expected one of {choices}")

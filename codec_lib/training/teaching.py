@@ -1,7 +1,8 @@
-r"""The teacher of a run: what it says of every utterance, and which projection must agree.
+r"""The teachers of a run: what they say of every utterance, and which projection must agree.
 
 SpeechTokenizer distils features (Eq. 2) into the projection ``semantic`` or k-means units (Eq. 3)
-into ``units``. Features of whole utterances are computed once and cached; crops cut them.
+into ``units``; DM-Codec distils what a language model says of the words into ``text`` as well.
+Features of whole utterances are computed once and cached; crops cut them.
 
 Read next: ``run.py``.
 """
@@ -23,6 +24,8 @@ from codec_lib.data.utterances import Corpus
 from codec_lib.teachers import load_teacher
 from codec_lib.teachers.features import FeatureCache
 from codec_lib.teachers.kmeans import KMeans, fit_kmeans, load_kmeans, save_kmeans
+from codec_lib.teachers.text import load_text_teacher
+from codec_lib.teachers.text_targets import TextTargets
 from codec_lib.training.config import TrainConfig
 
 
@@ -32,25 +35,47 @@ class Teaching:
 
     Attributes
     ----------
-    features
-        Utterance index to what the teacher says of it, (F, D_S), or units as (F, 1).
-    projections
-        Names of the codec's projections that a loss reads.
+    parts
+        Function from an utterance's index to what a teacher says of it, by the name of the codec's
+        projection that must agree: ``"semantic"`` (F, D_S), ``"units"`` (F, 1), or ``"text"``
+        (F, D_T + 1), whose last column is 1 where there is a word.
+    widths
+        Columns of each.
     overrides
-        Fields of the codec's config that the teacher decides.
+        Fields of the codec's config that the teachers decide.
     """
 
-    features: Callable[[int], Tensor] | None = None
-    projections: tuple[str, ...] = ()
+    parts: dict[str, Callable[[int], Tensor]] = field(default_factory=dict)
+    widths: tuple[int, ...] = ()
     overrides: dict[str, Any] = field(default_factory=dict)
 
-    def targets(self, batch: dict[str, Tensor]) -> dict[str, Tensor] | None:
-        """Return projection name to target for a batch with ``features`` (B, F, D_S)."""
-        if not self.projections:
+    @property
+    def projections(self) -> tuple[str, ...]:
+        """Names of the codec's projections that a loss reads."""
+        return tuple(self.parts)
+
+    @property
+    def features(self) -> Callable[[int], Tensor] | None:
+        """Function from an utterance's index to all parts side by side; None without a teacher."""
+        if not self.parts:
             return None
-        features = batch["features"]
-        name = self.projections[0]
-        return {name: features[..., 0].long() if name == "units" else features}
+        return next(iter(self.parts.values())) if len(self.parts) == 1 else self._side_by_side
+
+    def _side_by_side(self, index: int) -> Tensor:
+        """Return all parts of an utterance, (F, sum of widths), float32."""
+        return torch.cat([part(index).float() for part in self.parts.values()], 1)
+
+    def targets(self, batch: dict[str, Tensor]) -> dict[str, Any] | None:
+        """Return projection name to target for a batch with ``features`` (B, F, D)."""
+        if not self.parts:
+            return None
+        columns = dict(zip(self.parts, batch["features"].split(self.widths, -1), strict=True))
+        if "units" in columns:
+            columns["units"] = columns["units"][..., 0].long()
+        if "text" in columns:
+            text = columns["text"]
+            columns["text"] = text[..., :-1], text[..., -1] > 0  # vectors and where words are
+        return columns
 
 
 def make_teaching(
@@ -60,12 +85,12 @@ def make_teaching(
     device: torch.device,
     say: Callable[[str], None] | None = None,
 ) -> Teaching:
-    r"""Load the teacher and let it hear every utterance.
+    r"""Load the teachers and let them hear, or read, every utterance.
 
     Parameters
     ----------
     config
-        Teacher, layer and kind of distillation.
+        Teachers, layers and kind of distillation.
     corpus
         Training utterances.
     codec
@@ -78,15 +103,30 @@ def make_teaching(
     Returns
     -------
     Teaching
-        Empty where ``config.distill`` is ``"none"``.
+        Empty where ``config.distill`` is ``"none"`` and there is no text teacher.
 
     Raises
     ------
     ValueError
-        If the teacher is unknown, its weights are not there, or its frames are not the codec's.
+        If a teacher is unknown, its weights are not there, its frames are not the codec's, or the
+        codec has no projection for it.
     """
-    if config.distill == "none":
-        return Teaching()
+    teaching = Teaching()
+    if config.distill != "none":
+        teaching = _speech(config, corpus, codec, device, say)
+    if config.text_teacher is not None:
+        teaching = _with_text(teaching, config, corpus, codec, say)
+    return teaching
+
+
+def _speech(
+    config: TrainConfig,
+    corpus: Corpus,
+    codec: Codec,
+    device: torch.device,
+    say: Callable[[str], None] | None,
+) -> Teaching:
+    """Return what a speech model says: its features, or their k-means units."""
     teacher = load_teacher(config.teacher)
     if (teacher.sample_rate, teacher.hop_length) != (codec.sample_rate, codec.hop_length):
         raise ValueError(
@@ -98,14 +138,42 @@ def make_teaching(
     features.fill(_progress(say))
     teacher.to("cpu")  # loader workers are forked, and a fork cannot use a GPU
     if config.distill == "continuous":
-        return Teaching(features, ("semantic",), {"teacher_dim": teacher.dim})
+        return Teaching({"semantic": features}, (teacher.dim,), {"teacher_dim": teacher.dim})
     kmeans = _units(config, corpus, features, f"{teacher.fingerprint}-{config.teacher_layer}")
 
     def units(index: int) -> Tensor:
         return kmeans(features(index).float()).unsqueeze(-1)  # (F, 1)
 
     overrides = {"teacher_dim": teacher.dim, "num_units": kmeans.num_units}
-    return Teaching(units, ("units",), overrides)
+    return Teaching({"units": units}, (1,), overrides)
+
+
+def _with_text(
+    teaching: Teaching,
+    config: TrainConfig,
+    corpus: Corpus,
+    codec: Codec,
+    say: Callable[[str], None] | None,
+) -> Teaching:
+    """Add what a language model says of the words."""
+    if not hasattr(codec.config, "text_dim"):
+        raise ValueError(
+            f"text_teacher: got {config.text_teacher!r} for {codec.name}, which has no projection "
+            "for it; expected dm_codec"
+        )
+    recogniser = None
+    if config.text_aligner is not None:
+        from codec_lib.teachers.ctc import load_recogniser
+
+        recogniser = load_recogniser(config.text_aligner)
+    encoder, form = load_text_teacher(config.text_teacher), config.text_form
+    text = TextTargets(encoder, corpus, config.text_layer, form, recogniser, codec.hop_length)
+    if say is not None:
+        say(f"text teacher: {text.num_spoken} of {len(corpus)} utterances have words with times")
+    shared = text.dim == teaching.overrides.get("teacher_dim")
+    overrides = {**teaching.overrides, "text_dim": 0 if shared else text.dim}
+    parts = {**teaching.parts, "text": text}
+    return Teaching(parts, (*teaching.widths, text.dim + 1), overrides)
 
 
 def _units(config: TrainConfig, corpus: Corpus, features: FeatureCache, source: str) -> KMeans:

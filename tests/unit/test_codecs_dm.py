@@ -62,9 +62,7 @@ def test_layers_are_not_the_first_one_alone(speech_batch):
     one, all_of_them = built(speech_layers=[0]), built(speech_layers=[0, 1, 2])
     all_of_them.load_state_dict(one.state_dict())
     with torch.no_grad():
-        first, whole = (
-            codec(speech_batch).projections["semantic"] for codec in (one, all_of_them)
-        )
+        first, whole = (codec(speech_batch).projections["semantic"] for codec in (one, all_of_them))
     assert not torch.allclose(first, whole, atol=1e-3)
 
 

@@ -61,7 +61,7 @@ def test_every_frame_receives_gradient():
 
 @pytest.mark.parametrize("options", [{}, {"centred": True}, {"axis": "t"}])
 def test_frames_of_which_the_teacher_says_nothing_do_not_count(options):
-    """Items with 30, 12 and no such frames: as if each were cut to them, weighed by their number."""
+    """Items with 30, 12 and no such frames: as if each were cut to them, weighed by number."""
     student, teacher = features(3).requires_grad_(), features(3, seed=1)
     heard = torch.zeros(3, 30, dtype=torch.bool)
     heard[0], heard[1, 5:17] = True, True
