@@ -14,6 +14,7 @@ import codec_lib
 from codec_lib.discriminators import build_discriminators
 from codec_lib.losses import GeneratorObjective
 from codec_lib.teachers import HubertConfig, SmallHubert, save_hubert
+from codec_lib.teachers.small_text import SmallTextEncoder, TextConfig, save_text_encoder
 from codec_lib.training import loop, steps
 from codec_lib.training.batches import training_and_held_out
 from codec_lib.training.checkpoints import latest_checkpoint, list_checkpoints
@@ -200,6 +201,38 @@ def test_a_teacher_is_distilled(tiny_config, tmp_path, monkeypatch, distill):
     head = run.codec.semantic if distill == "continuous" else run.codec.units
     assert head.out_features == (16 if distill == "continuous" else 5)
     assert any(not torch.equal(before[k], v) for k, v in run.codec.encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(("distill", "form"), [("continuous", "aligned"), ("none", "padded")])
+def test_a_text_teacher_is_distilled(tiny_config, tmp_path, monkeypatch, distill, form):
+    """Combined and LM-guided DM-Codec on speech whose text is known."""
+    monkeypatch.setenv("CODEC_LIB_CACHE", str(tmp_path / "cache"))
+    sizes = {"dim": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 16}
+    speech = SmallHubert(HubertConfig(num_mels=20, **sizes, num_units=4))
+    text = SmallTextEncoder(TextConfig(**sizes))
+    files = {
+        "teacher": str(save_hubert(speech, tmp_path / "speech.safetensors")),
+        "text_teacher": str(save_text_encoder(text, tmp_path / "text.safetensors")),
+    }
+    config = tiny_config(
+        steps=2, codec="dm_codec", corpus="synthetic/small", valid_corpus=None,
+        recipe="dm_codec_small", distill=distill, text_form=form, **files,
+    )  # fmt: skip
+    config = replace(config, overrides={"num_quantizers": 2, "codebook_size": 16})
+    run = Run(config, make_fabric(config))
+    run.open_data()
+    weights = {key: value.clone() for key, value in run.codec.state_dict().items()}
+    loss = loop.train_step(run, run.next_batch())
+    assert 0.3133 < loss["distill_loss/text"].item() < 1.3133
+    assert ("distill_loss" in loss) == (distill == "continuous")
+    shared = distill == "continuous"  # one map where widths are equal
+    assert (run.codec.text is None) == shared
+    taught = "semantic" if shared else "text"
+    after = run.codec.state_dict()
+    for part in ("encoder.", f"{taught}."):
+        assert any(not torch.equal(weights[k], after[k]) for k in weights if k.startswith(part))
+    if not shared:  # no loss reads the speech projection
+        assert torch.equal(weights["semantic.weight"], after["semantic.weight"])
 
 
 def test_test_utterances_are_never_trained_on(tiny_config, tiny_corpus):
