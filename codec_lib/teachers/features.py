@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from codec_lib import audio, paths
 from codec_lib.data import Corpus
 
-from .hubert import check_layer
+from .standardised import check_layer
 
 _log = logging.getLogger(__name__)
 _WINDOW, _MARGIN = 1500, 100  # frames (30 s and 2 s): attention over more costs time and memory

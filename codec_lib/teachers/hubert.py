@@ -6,16 +6,14 @@ what it cannot hear it has to learn which sounds follow which: that is what make
 phonetic, and what a codec's first codebook learns from it.
 
 Differences from the published model: log-mel front end instead of seven convolutions on the
-waveform; pre-norm; 2.8 M parameters instead of 95 M; features are standardised (see ``features``).
+waveform; pre-norm; 2.8 M parameters instead of 95 M; features are standardised
+(``standardised.py``).
 Used by notebook 10. Leaves out: the targets and the training (``pretraining.py``).
 Read next: ``pretraining.py``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,10 @@ from torch.nn import functional
 
 from codec_lib.shapes import check_shape
 
-from .frontend import HOP, SAMPLE_RATE, LogMel, warp_frequency
+from .frontend import LogMel, warp_frequency
+from .standardised import StandardisedTeacher
+from .standardised import check_layer as check_layer
+from .standardised import weights_digest as weights_digest
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class TransformerLayer(nn.Module):
         return x + functional.dropout(self.ffn_out(inner), self.dropout, self.training)
 
 
-class SmallHubert(nn.Module):
+class SmallHubert(StandardisedTeacher):
     r"""Log-mel frames, a Transformer over them, and a vector for every unit.
 
     Parameters
@@ -115,12 +116,9 @@ class SmallHubert(nn.Module):
     torch.Size([1, 51, 32])
     """
 
-    sample_rate, hop_length, frame_rate = SAMPLE_RATE, HOP, SAMPLE_RATE / HOP
-
     def __init__(self, config: HubertConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or HubertConfig()
-        self.dim, self.num_layers = config.dim, config.num_layers
+        super().__init__(config or HubertConfig())
+        config = self.config
         self.mel = LogMel(config.num_mels)
         # Kernel 4, stride 2: the two windows of a frame and one more on each side.
         self.embed = nn.Conv1d(config.num_mels, config.dim, 4, stride=2, padding=1)
@@ -138,13 +136,6 @@ class SmallHubert(nn.Module):
         self.final_norm = nn.LayerNorm(config.dim)
         self.to_unit = nn.Linear(config.dim, config.unit_dim)
         self.units = nn.Parameter(torch.randn(config.num_units, config.unit_dim))
-        self.register_buffer("feature_mean", torch.zeros(config.num_layers + 1, config.dim))
-        self.register_buffer("feature_scale", torch.ones(config.num_layers + 1, config.dim))
-
-    @property
-    def fingerprint(self) -> str:
-        r"""16 hexadecimal digits that change whenever a weight or a size does."""
-        return weights_digest(self, json.dumps(asdict(self.config), sort_keys=True))
 
     def hidden_states(
         self,
@@ -191,6 +182,18 @@ class SmallHubert(nn.Module):
         states[-1] = self.final_norm(states[-1])
         return states
 
+    def training_states(
+        self, wav: Tensor, mask: Tensor, frames: Tensor, warp: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor | float]:
+        r"""Return the hidden states, and what is added to the loss besides: nothing.
+
+        Parameters
+        ----------
+        wav, mask, frames, warp
+            As in ``hidden_states``.
+        """
+        return self.hidden_states(wav, mask, frames, warp), 0.0
+
     def logits(self, state: Tensor) -> Tensor:
         r"""Compare frames with units.
 
@@ -209,78 +212,6 @@ class SmallHubert(nn.Module):
         frame = functional.normalize(self.to_unit(state), dim=-1)
         unit = functional.normalize(self.units, dim=-1)
         return frame @ unit.T / self.config.temperature  # Eq. (3)
-
-    @torch.no_grad()
-    def features(self, wav: Tensor, layer: int | str = "avg") -> Tensor:
-        r"""Return frame features to learn from.
-
-        Every dimension of every layer is brought to mean 0 and variance 1 over the training
-        corpus (after ``set_statistics``). So layers weigh the same in the average, and a constant
-        cannot pass for a good match in the distillation loss, whose cosine is not centred.
-
-        Parameters
-        ----------
-        wav
-            Shape (B, 1, T), float32, 16 kHz.
-        layer
-            Hidden state 0 to ``num_layers``, or ``"avg"`` for the mean of all.
-
-        Returns
-        -------
-        Tensor
-            Shape (B, F, D), F = ceil(T / 320); frame f stands for samples from 320 f on.
-
-        Raises
-        ------
-        ValueError
-            If there is no such layer, or the shape is another.
-        """
-        check_layer(layer, self.num_layers)
-        states = self.hidden_states(wav)
-        if layer != "avg":
-            return (states[layer] - self.feature_mean[layer]) / self.feature_scale[layer]
-        stacked = torch.stack(states)  # (layers + 1, B, F, D)
-        mean, scale = self.feature_mean[:, None, None], self.feature_scale[:, None, None]
-        return ((stacked - mean) / scale).mean(0)
-
-    @torch.no_grad()
-    def set_statistics(self, wavs: Iterable[Tensor]) -> None:
-        r"""Measure mean and scale of every dimension of every layer, which ``features`` removes.
-
-        Parameters
-        ----------
-        wavs
-            Waveforms (B, 1, T); a few minutes are enough.
-
-        Raises
-        ------
-        ValueError
-            If there are none.
-        """
-        total, square, count = 0.0, 0.0, 0
-        for wav in wavs:
-            states = torch.stack(self.hidden_states(wav)).flatten(1, 2).double()  # (L + 1, BF, D)
-            total, square = total + states.sum(1), square + states.square().sum(1)
-            count += states.shape[1]
-        if not count:
-            raise ValueError("wavs: got none, expected at least one waveform")
-        self.feature_mean.copy_(total / count)
-        variance = (square / count - (total / count).square()).clamp_min(0)
-        self.feature_scale.copy_(variance.sqrt().clamp_min(1e-4))
-
-
-def weights_digest(module: nn.Module, described: str) -> str:
-    r"""Return 16 hexadecimal digits that change with a module's weights or its description."""
-    digest = hashlib.sha256(described.encode())
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def check_layer(layer: int | str, num_layers: int) -> None:
-    r"""Raise ``ValueError`` unless a layer is ``"avg"`` or a hidden state's number."""
-    if layer != "avg" and not (type(layer) is int and 0 <= layer <= num_layers):
-        raise ValueError(f"layer: got {layer!r}, expected 'avg' or 0 to {num_layers}")
 
 
 def span_mask(

@@ -23,7 +23,7 @@ from torch.nn import functional
 from codec_lib.shapes import check_shape
 
 from .frontend import HOP, SAMPLE_RATE
-from .hubert import check_layer, weights_digest
+from .standardised import check_layer, weights_digest
 
 _RECEPTIVE_FIELD = 400  # samples that one frame of the convolutional front end sees
 _URL = "https://download.pytorch.org/torchaudio/models/"

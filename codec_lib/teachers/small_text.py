@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .hubert import TransformerLayer, check_layer, weights_digest
+from .hubert import TransformerLayer
+from .standardised import check_layer, weights_digest
 
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", " ")
 LETTERS = "'abcdefghijklmnopqrstuvwxyz"

@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .hubert import check_layer, weights_digest
 from .small_text import check_length, load_text_encoder
+from .standardised import check_layer, weights_digest
 
 PUBLISHED_TEXT = {
     "bert_base": "google-bert/bert-base-uncased",
