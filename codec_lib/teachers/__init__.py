@@ -14,6 +14,7 @@ from .hubert import HubertConfig, SmallHubert, load_hubert, save_hubert
 from .iterations import train_hubert
 from .kmeans import KMeans, fit_kmeans, load_kmeans, save_kmeans
 from .pretrained import PUBLISHED, PretrainedTeacher, pretrained
+from .spin import Spin, SpinSizes, is_spin, load_spin, save_spin
 
 
 def load_teacher(name_or_path: str | Path = "hubert-small") -> Teacher:
@@ -23,7 +24,7 @@ def load_teacher(name_or_path: str | Path = "hubert-small") -> Teacher:
     ----------
     name_or_path
         A published one (``"hubert_base"``, see ``PUBLISHED``), one of ``data/checkpoints``
-        (``"hubert-small"``), or a file that ``save_hubert`` wrote.
+        (``"hubert-small"``), or a file that ``save_hubert`` or ``save_spin`` wrote.
 
     Returns
     -------
@@ -37,7 +38,7 @@ def load_teacher(name_or_path: str | Path = "hubert-small") -> Teacher:
     """
     if str(name_or_path) in PUBLISHED:
         return pretrained(str(name_or_path))
-    return load_hubert(name_or_path)
+    return load_spin(name_or_path) if is_spin(name_or_path) else load_hubert(name_or_path)
 
 
 __all__ = [
@@ -47,14 +48,18 @@ __all__ = [
     "KMeans",
     "PretrainedTeacher",
     "SmallHubert",
+    "Spin",
+    "SpinSizes",
     "Teacher",
     "fit_kmeans",
     "load_hubert",
     "load_kmeans",
+    "load_spin",
     "load_teacher",
     "long_features",
     "pretrained",
     "save_hubert",
     "save_kmeans",
+    "save_spin",
     "train_hubert",
 ]
