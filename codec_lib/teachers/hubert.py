@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from codec_lib.shapes import check_shape
 
+from .base_hubert import BaseHubert, BaseHubertConfig
 from .frontend import LogMel, warp_frequency
 from .standardised import StandardisedTeacher
 from .standardised import check_layer as check_layer
@@ -115,6 +116,8 @@ class SmallHubert(StandardisedTeacher):
     >>> teacher.features(torch.randn(1, 1, 16001), layer=1).shape
     torch.Size([1, 51, 32])
     """
+
+    unit_keys = ("units",)  # weights that belong to one set of targets
 
     def __init__(self, config: HubertConfig | None = None) -> None:
         super().__init__(config or HubertConfig())
@@ -289,12 +292,20 @@ def masked_prediction_loss(
     }
 
 
-def build_hubert(metadata: dict[str, Any]) -> SmallHubert:
-    r"""Make a ``SmallHubert`` from the metadata of its file."""
-    return SmallHubert(HubertConfig(**metadata["config"]))
+def new_hubert(config: HubertConfig | BaseHubertConfig) -> SmallHubert | BaseHubert:
+    r"""Make the network whose sizes these are, with random weights."""
+    return BaseHubert(config) if isinstance(config, BaseHubertConfig) else SmallHubert(config)
 
 
-def save_hubert(teacher: SmallHubert, path: str | Path, card: dict[str, Any] | None = None) -> Path:
+def build_hubert(metadata: dict[str, Any]) -> SmallHubert | BaseHubert:
+    r"""Make a network from the metadata of its file."""
+    sizes = BaseHubertConfig if metadata.get("network") == "base" else HubertConfig
+    return new_hubert(sizes(**metadata["config"]))
+
+
+def save_hubert(
+    teacher: SmallHubert | BaseHubert, path: str | Path, card: dict[str, Any] | None = None
+) -> Path:
     r"""Write a teacher to a .safetensors file in half precision.
 
     Parameters
@@ -306,12 +317,12 @@ def save_hubert(teacher: SmallHubert, path: str | Path, card: dict[str, Any] | N
     """
     from codec_lib import hub
 
-    return hub.save_module(
-        teacher, path, metadata={"config": asdict(teacher.config), **(card or {})}
-    )
+    network = {"network": "base"} if isinstance(teacher, BaseHubert) else {}
+    described = {"config": asdict(teacher.config), **network, **(card or {})}
+    return hub.save_module(teacher, path, metadata=described)
 
 
-def load_hubert(name_or_path: str | Path = "hubert-small") -> SmallHubert:
+def load_hubert(name_or_path: str | Path = "hubert-small") -> SmallHubert | BaseHubert:
     r"""Load a teacher by name (``data/checkpoints``) or path, in eval mode, without gradient."""
     from codec_lib import hub
 

@@ -22,10 +22,10 @@ from torch.nn import functional
 
 from codec_lib.shapes import check_shape
 
+from .base_hubert import RECEPTIVE_FIELD, aligned
 from .frontend import HOP, SAMPLE_RATE
 from .standardised import check_layer, weights_digest
 
-_RECEPTIVE_FIELD = 400  # samples that one frame of the convolutional front end sees
 _URL = "https://download.pytorch.org/torchaudio/models/"
 
 
@@ -113,8 +113,8 @@ class PretrainedTeacher(nn.Module):
         ValueError
             If the shape is another or T is below 400.
         """
-        if check_shape(wav, "B 1 T", name="wav")["T"] < _RECEPTIVE_FIELD:
-            raise ValueError(f"wav: got {wav.shape[-1]} samples, expected >= {_RECEPTIVE_FIELD}")
+        if check_shape(wav, "B 1 T", name="wav")["T"] < RECEPTIVE_FIELD:
+            raise ValueError(f"wav: got {wav.shape[-1]} samples, expected >= {RECEPTIVE_FIELD}")
         return self._states(self._normalised(wav))
 
     def _normalised(self, wav: Tensor) -> Tensor:
@@ -130,18 +130,15 @@ class PretrainedTeacher(nn.Module):
         for layer in transformer.layers:
             state, bias = layer(states[-1], position_bias=bias)
             states.append(state)
-        if (
-            not transformer.layer_norm_first
-        ):  # torchaudio's name: True where the input is normalised
+        if not transformer.layer_norm_first:  # torchaudio's name: True where the input is normed
             states[-1] = transformer.layer_norm(states[-1])
         return states
 
     def aligned_states(self, wav: Tensor) -> list[Tensor]:
         r"""Return all hidden states at the codec's frames, with gradient where weights ask for it.
 
-        The published model sees samples [320 f, 320 f + 400) in frame f and makes one frame less
-        than the codec for most lengths. Here 40 zeros come in front and as many as needed behind,
-        so that frame f is centred on the codec's frame f and the numbers of frames agree.
+        The published model makes one frame less than the codec for most lengths; with zeros around
+        the waveform frame f is centred on the codec's frame f (``base_hubert.aligned``).
 
         Parameters
         ----------
@@ -158,12 +155,7 @@ class PretrainedTeacher(nn.Module):
         ValueError
             If the shape is another.
         """
-        sizes = check_shape(wav, "B 1 T", name="wav")
-        if sizes["T"] == 0:
-            raise ValueError("wav: got 0 samples, expected at least 1")
-        frames, left = -(-sizes["T"] // HOP), (_RECEPTIVE_FIELD - HOP) // 2
-        right = (frames - 1) * HOP + _RECEPTIVE_FIELD - left - sizes["T"]
-        return self._states(functional.pad(self._normalised(wav), (left, right)))
+        return self._states(aligned(self._normalised(wav)))
 
     @torch.no_grad()
     def features(self, wav: Tensor, layer: int | str = "avg") -> Tensor:

@@ -1,4 +1,4 @@
-r"""Pre-train a small HuBERT by masked prediction of given units.
+r"""Pre-train a HuBERT, small or of the published size, by masked prediction of given units.
 
 [Hsu et al. 2021, HuBERT], §III. What a small budget needs is kept apart as arguments: the weight of
 heard frames, shorter spans, and a warped frequency axis on the input only, so that speakers of all
@@ -21,9 +21,13 @@ from torch import Tensor
 
 from codec_lib.data import Corpus, CropDataset, batches
 
+from .base_hubert import BaseHubert
 from .frontend import HOP, SAMPLE_RATE, frame_count
 from .hubert import SmallHubert, masked_prediction_loss, span_mask
 from .runs import make_optimizer, resume_run, save_run, scheduled_rate
+
+Trained = SmallHubert | BaseHubert
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class PretrainConfig:
         See ``masked_prediction_loss``; 0 as published.
     warp
         Frequency axis of the input stretched by up to this share, either way.
+    precision
+        ``"float32"``, or ``"bfloat16"`` for autocast (weights and moments stay float32).
+    num_parts
+        Parts into which a batch is cut to fit into memory; their losses are averaged, so masked
+        frames of smaller parts weigh a little more.
     seed
         Of everything random.
     save_every, log_every
@@ -59,13 +68,15 @@ class PretrainConfig:
     mask_length: int = 6
     unmasked_weight: float = 0.5
     warp: float = 0.12
+    precision: str = "float32"
+    num_parts: int = 1
     seed: int = 0
     save_every: int = 250
     log_every: int = 50
 
 
 def pretrain(
-    teacher: SmallHubert,
+    teacher: Trained,
     corpus: Corpus,
     units: Sequence[Tensor],
     config: PretrainConfig | None = None,
@@ -136,7 +147,7 @@ def _crops(corpus: Corpus, units: Sequence[Tensor], config: PretrainConfig) -> C
 
 
 def _step(
-    teacher: SmallHubert,
+    teacher: Trained,
     optimizer: torch.optim.Optimizer,
     items: list[dict],
     step: int,
@@ -144,29 +155,45 @@ def _step(
 ) -> dict[str, float]:
     """Take one optimiser step; every random choice depends on seed and step alone."""
     device = next(teacher.parameters()).device
-    wav = torch.stack([item["wav"] for item in items]).to(device)  # (B, 1, T)
-    units = torch.stack([item["features"][:, 0] for item in items]).long().to(device)  # (B, F)
-    frames = torch.tensor([frame_count(item["num_valid"]) for item in items], device=device)
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    shape = units.shape
-    mask = span_mask(*shape, config.mask_start, config.mask_length, generator).to(device)
-    factors = 1 + config.warp * (2 * torch.rand(shape[0], generator=generator) - 1)
-    warp = factors.to(device) if config.warp else None
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
-        states = teacher.hidden_states(wav, mask, frames, warp)
-    valid = torch.arange(shape[1], device=device) < frames[:, None]
-    logits = teacher.logits(states[-1])
-    losses = masked_prediction_loss(logits, units, mask, valid, config.unmasked_weight)
+    shape = (len(items), items[0]["features"].shape[0])
+    mask = span_mask(*shape, config.mask_start, config.mask_length, generator)
+    warp = 1 + config.warp * (2 * torch.rand(shape[0], generator=generator) - 1)
     rate = scheduled_rate(step, config)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    losses["loss"].backward()
+    measured: dict[str, float] = {}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
+        for part in torch.arange(len(items)).chunk(config.num_parts):
+            losses = _losses(
+                teacher, [items[index] for index in part], mask[part], warp[part], config
+            )
+            (losses["loss"] * (len(part) / len(items))).backward()
+            for name, value in losses.items():
+                share = float(value.detach()) * len(part) / len(items)
+                measured[name] = measured.get(name, 0.0) + share
     torch.nn.utils.clip_grad_norm_(teacher.parameters(), config.grad_clip)
     optimizer.step()
-    measured = {name: float(value.detach()) for name, value in losses.items()}
     return {"step": step + 1, **measured, "learning_rate": rate}
+
+
+def _losses(
+    teacher: Trained, items: list[dict], mask: Tensor, warp: Tensor, config: PretrainConfig
+) -> dict[str, Tensor]:
+    """Return the losses of some crops, ``loss`` with gradient."""
+    device = next(teacher.parameters()).device
+    wav = torch.stack([item["wav"] for item in items]).to(device)  # (B, 1, T)
+    units = torch.stack([item["features"][:, 0] for item in items]).long().to(device)  # (B, F)
+    frames = torch.tensor([frame_count(item["num_valid"]) for item in items], device=device)
+    mask, factors = mask.to(device), warp.to(device) if config.warp else None
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        states, besides = teacher.training_states(wav, mask, frames, factors)
+        logits = teacher.logits(states[-1])
+    valid = torch.arange(units.shape[1], device=device) < frames[:, None]
+    losses = masked_prediction_loss(logits.float(), units, mask, valid, config.unmasked_weight)
+    return {**losses, "loss": losses["loss"] + besides}
 
 
 def _line(row: dict[str, float], pace: float, steps: int) -> str:
@@ -180,7 +207,7 @@ def _line(row: dict[str, float], pace: float, steps: int) -> str:
 
 
 def _check(
-    teacher: SmallHubert, corpus: Corpus, units: Sequence[Tensor], config: PretrainConfig
+    teacher: Trained, corpus: Corpus, units: Sequence[Tensor], config: PretrainConfig
 ) -> None:
     """Raise ValueError where the parts of a run do not fit."""
     if corpus.sample_rate != SAMPLE_RATE:
@@ -190,6 +217,16 @@ def _check(
     top = max((int(one.max()) for one in units if len(one)), default=0)
     if top >= teacher.config.num_units:
         raise ValueError(f"units: got number {top}, expected below {teacher.config.num_units}")
+    if config.warp and isinstance(teacher, BaseHubert):
+        raise ValueError(
+            f"config: got warp={config.warp}, expected 0: this network hears waveforms, and only "
+            "log-mel frames can be warped"
+        )
+    if config.precision not in PRECISIONS or not 1 <= config.num_parts <= config.batch_size:
+        raise ValueError(
+            f"config: got precision={config.precision!r}, num_parts={config.num_parts}; "
+            f"expected one of {PRECISIONS}, 1 to {config.batch_size} parts"
+        )
     if config.num_samples % HOP or min(config.steps, config.batch_size, config.num_samples) < 1:
         raise ValueError(
             f"config: got steps={config.steps}, batch_size={config.batch_size}, "

@@ -8,6 +8,7 @@ Optimiser and schedule as published for HuBERT [Hsu et al. 2021, HuBERT], §IV-C
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -120,7 +121,10 @@ def resume_run(
     from codec_lib import hub
 
     described, tensors = hub.read_tensors(path)
-    if {key: described.get(key) for key in ("pretrain", "config")} != _described(teacher, config):
+    defaults = {"pretrain": asdict(type(config)()), "config": asdict(type(teacher.config)())}
+    # A file from before an option existed is a run with that option at its default.
+    stored = {key: {**value, **described.get(key, {})} for key, value in defaults.items()}
+    if json.loads(json.dumps(stored)) != json.loads(json.dumps(_described(teacher, config))):
         raise ValueError(f"{path}: got the checkpoint of a run with another config")
     model = {key[6:]: value for key, value in tensors.items() if key.startswith("model.")}
     teacher.load_state_dict(model)
