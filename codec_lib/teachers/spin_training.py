@@ -150,22 +150,16 @@ def _pairs(corpus: Corpus, views: Sequence[Corpus], config: SpinConfig) -> CropD
 def _framed(corpus: Corpus, views: Sequence[Corpus], index: int) -> Tensor:
     """Decode all views of an utterance: (F, views * 320) int16; (0, ...) for a bad file."""
     length = corpus.length(index)
-    padded = frame_count(length) * HOP
     try:
         wavs = [audio.pad_or_crop(view.load(index), length) for view in views if length]
     except audio.AudioError:
-        try:
-            corpus.load(index)
-        except audio.AudioError:
-            length, padded, wavs = 0, 0, []  # the corpus has reported it
-        else:
+        if _loaded(corpus, index) is not None:
             raise  # the copy is bad, the recording is not
+        length, wavs = 0, []
     if not length:
         return torch.zeros(0, len(views) * HOP, dtype=torch.int16)
-    samples = [
-        torch.from_numpy(audio.to_int16(audio.pad_or_crop(wav, padded), over="limit"))
-        for wav in wavs
-    ]
+    padded = [audio.pad_or_crop(wav, frame_count(length) * HOP) for wav in wavs]
+    samples = [torch.from_numpy(audio.to_int16(wav, over="limit")) for wav in padded]
     return torch.cat([one.view(-1, HOP) for one in samples], 1)
 
 
@@ -269,9 +263,17 @@ def _check(corpus: Corpus, views: Sequence[Corpus], config: SpinConfig) -> None:
 def _measure_features(spin: Spin, corpus: Corpus, utterances: int = 150) -> None:
     """Set the statistics of the tuned features from utterances spread over the corpus."""
     device = next(spin.parameters()).device
-    step = max(1, len(corpus) // utterances)
-    good = [index for index in range(0, len(corpus), step) if corpus.length(index)]
-    spin.set_statistics(corpus.load(index)[None].to(device) for index in good)
+    chosen = range(0, len(corpus), max(1, len(corpus) // utterances))
+    wavs = (_loaded(corpus, index) for index in chosen)
+    spin.set_statistics(wav[None].to(device) for wav in wavs if wav is not None)
+
+
+def _loaded(corpus: Corpus, index: int) -> Tensor | None:
+    """Decode an utterance, (1, T); None for a bad file, which the corpus has reported."""
+    try:
+        return corpus.load(index)
+    except audio.AudioError:
+        return None
 
 
 def spin_targets(spin: Spin, corpus: Corpus, head: str = "primary") -> list[Tensor]:
@@ -299,8 +301,7 @@ def spin_targets(spin: Spin, corpus: Corpus, head: str = "primary") -> list[Tens
     )
     units = []
     for index in range(len(corpus)):
-        try:
-            units.append(long_features(named, corpus.load(index)[None]).to(torch.int16))
-        except audio.AudioError:
-            units.append(torch.zeros(0, dtype=torch.int16))
+        wav = _loaded(corpus, index)
+        found = torch.zeros(0) if wav is None else long_features(named, wav[None])
+        units.append(found.to(torch.int16))
     return units
