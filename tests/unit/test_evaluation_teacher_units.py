@@ -1,0 +1,85 @@
+r"""Units of a teacher's layers, and of what they are compared with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from codec_lib.data import corpus
+from codec_lib.evaluation.teacher_units import (
+    fit_layers,
+    fresh_like,
+    layer_features,
+    layer_units,
+    named_perturbations,
+)
+from codec_lib.teachers.hubert import HubertConfig, SmallHubert
+
+TINY = HubertConfig(dim=16, num_layers=2, num_heads=2, ffn_dim=32, num_units=8, unit_dim=8)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    small = corpus("synthetic/small")
+    return small.split("train")[:8], small.split("test")[:6]
+
+
+@pytest.fixture
+def teacher(parts):
+    teacher = SmallHubert(TINY).eval()
+    teacher.set_statistics(parts[0].load(index)[None] for index in range(3))
+    return teacher
+
+
+def test_layers_are_those_of_the_teacher(teacher, speech):
+    found = layer_features(teacher, [0, 2, "avg"], speech[None])
+    for layer, features in zip([0, 2, "avg"], found, strict=True):
+        assert torch.allclose(features, teacher.features(speech[None], layer)[0], atol=1e-5)
+
+
+def test_baselines_come_first_and_always(teacher, parts):
+    changes = named_perturbations(["noise"])
+    rows = layer_units(teacher, *parts, [1], [6, 12], changes, max_frames=500)
+    names = [(row["features"], row["layer"], row["num_units"]) for row in rows]
+    expected = [("mfcc", None), ("log_mel", None), ("log_mel_context", None)]
+    expected += [("untrained", 1), ("teacher", 1)]
+    assert names == [(*one, size) for one in expected for size in (6, 12)]
+    assert all(0.05 < row["pnmi"] < 0.9 for row in rows)
+    assert all(row["noise_ued_units"] > 0 for row in rows)
+    assert rows[1]["pnmi"] > rows[0]["pnmi"]  # more units, more information
+
+
+def test_what_cannot_be_compared_is_refused(teacher, parts):
+    with pytest.raises(ValueError, match="in both parts"):
+        layer_units(teacher, parts[0], parts[0])
+    with pytest.raises(ValueError, match="layer: got 3, expected 'avg' or 0 to 2"):
+        layer_units(teacher, *parts, layers=[3])
+    with pytest.raises(ValueError, match=r"perturb: got \['echo'\], expected some of"):
+        named_perturbations(["noise", "echo"])
+
+
+def test_every_k_means_has_its_layers_width(parts):
+    def two(wav):
+        frames = torch.randn(50, 9, generator=torch.Generator().manual_seed(wav.shape[-1]))
+        return [frames[:, :4], frames[:, 4:]]
+
+    found = fit_layers(two, parts[0], [3, 7], max_frames=200)
+    assert [[(k.dim, k.num_units) for k in of] for of in found] == [
+        [(4, 3), (4, 7)],
+        [(5, 3), (5, 7)],
+    ]
+    again = fit_layers(two, parts[0], [3, 7], max_frames=200)
+    assert torch.equal(again[1][0].centres, found[1][0].centres)
+
+
+def test_any_network_can_be_made_anew():
+    class Other(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torch.nn.Linear(3, 3)
+
+    other, state = Other(), torch.get_rng_state()
+    fresh = fresh_like(other, None, seed=1)
+    assert not torch.equal(fresh.inner.weight, other.inner.weight)
+    assert torch.equal(fresh.inner.weight, fresh_like(other, None, seed=1).inner.weight)
+    assert torch.equal(torch.get_rng_state(), state)
