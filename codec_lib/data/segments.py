@@ -6,13 +6,13 @@ index, ``epoch * len(dataset) + item``, so a sampler can name any crop of the ru
 and thereby starts at any step. For a plain ``DataLoader``, ``set_epoch`` writes to a tensor in
 shared memory, which persistent workers see too.
 
-No paper. Used by notebook 06. Leaves out: batches of whole utterances, augmentation.
+No paper. Used by notebook 06. Leaves out: augmentation.
 Read next: ``training/loop.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +25,7 @@ from codec_lib import audio
 
 from .utterances import Corpus
 
+_POOL = 8  # batches among which items are sorted by length: little padding, still shuffled
 _ATTEMPTS = 50  # crops drawn in place of bad files before giving up; a corpus half bad passes
 
 
@@ -262,6 +263,33 @@ class batches:  # reads as a function: for indices in batches(...)
             first = step * self.batch_size + self.rank * share
             yield list(range(first, first + share))
             step += 1
+
+
+def length_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    r"""Put items of similar length together, in an order that depends on seed and epoch alone.
+
+    Parameters
+    ----------
+    lengths
+        Of the items.
+    batch_size
+        Items in a batch; all items if there are fewer.
+    seed, epoch
+        Of the order.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (batches, batch_size), int64: every item at most once, fewer than ``batch_size`` of
+        them left out.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    size = min(batch_size, len(lengths))
+    order = rng.permutation(len(lengths))[: len(lengths) // size * size]
+    pools = [order[at : at + _POOL * size] for at in range(0, len(order), _POOL * size)]
+    sizes = np.asarray(lengths)
+    ordered = np.concatenate([pool[np.argsort(sizes[pool], kind="stable")] for pool in pools])
+    return rng.permutation(ordered.reshape(-1, size))
 
 
 @lru_cache(maxsize=4)
