@@ -1,13 +1,13 @@
-r"""Published teachers through torchaudio: HuBERT, wav2vec 2.0 and WavLM.
+r"""Published teachers through torchaudio: HuBERT, mHuBERT, wav2vec 2.0 and WavLM.
 
 SpeechTokenizer learns from the average of the 13 hidden states of HuBERT base, or from its layer 9
 [Zhang et al. 2024, SpeechTokenizer], §3; [Hsu et al. 2021, HuBERT]. The weights are read from disk;
 nothing is downloaded unless asked for. Hidden states are numbered as in transformers: 0 enters the
-first layer, i leaves layer i; the last one of the large models has passed their final norm. fairseq
-numbers otherwise, so units of one do not fit the other.
+first layer, i leaves layer i; the last one of the large models has passed their final norm.
+fairseq's ``extract_features(output_layer=i)`` is the same state i (see ``mhubert.py``).
 
-Used by notebook 10. Leaves out: language models as teachers (DM-Codec).
-Read next: ``codec_lib/losses/distillation.py``.
+Used by notebook 10. Leaves out: language models as teachers (``text.py``).
+Read next: ``mhubert.py``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from torch.nn import functional
 from codec_lib.shapes import check_shape
 
 from .base_hubert import RECEPTIVE_FIELD, aligned
+from .fairseq_file import read_fairseq
 from .frontend import HOP, SAMPLE_RATE
 from .standardised import check_layer, weights_digest
-
-_URL = "https://download.pytorch.org/torchaudio/models/"
 
 
 @dataclass(frozen=True)
@@ -39,16 +38,22 @@ class Published:
         Name in ``torchaudio.pipelines``.
     file, size
         Weights and their size.
+    folder
+        Address of the folder in which the file can be had.
+    is_fairseq
+        True for a checkpoint of fairseq, False for weights in torchaudio's layout.
     """
 
     bundle: str
     file: str
     size: str
+    folder: str = "https://download.pytorch.org/torchaudio/models/"
+    is_fairseq: bool = False
 
     @property
     def url(self) -> str:
         """Where the weights can be had."""
-        return _URL + self.file
+        return self.folder + self.file
 
 
 PUBLISHED = {
@@ -59,6 +64,13 @@ PUBLISHED = {
     "wavlm_base": Published("WAVLM_BASE", "wavlm_base.pth", "360 MB"),
     "wavlm_base_plus": Published("WAVLM_BASE_PLUS", "wavlm_base_plus.pth", "360 MB"),
     "wavlm_large": Published("WAVLM_LARGE", "wavlm_large.pth", "1.2 GB"),
+    "mhubert_base": Published(
+        "HUBERT_BASE",
+        "mhubert_base_vp_en_es_fr_it3.pt",
+        "about 1 GB",
+        "https://dl.fbaipublicfiles.com/hubert/",
+        is_fairseq=True,
+    ),
 }
 
 
@@ -184,7 +196,7 @@ class PretrainedTeacher(nn.Module):
 
 
 def weights_path(name: str) -> Path:
-    r"""Return where torchaudio keeps the weights of a published teacher.
+    r"""Return where torch.hub keeps the weights of a published teacher.
 
     Raises
     ------
@@ -193,7 +205,49 @@ def weights_path(name: str) -> Path:
     """
     if name not in PUBLISHED:
         raise ValueError(f"teacher: got {name!r}, expected one of {sorted(PUBLISHED)}")
-    return Path(torch.hub.get_dir()) / "checkpoints" / PUBLISHED[name].file
+    return _kept(PUBLISHED[name].file)
+
+
+def _kept(file: str) -> Path:
+    """Return where torch.hub keeps a file."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / file
+
+
+def published_file(
+    name: str, file: str, url: str, size: str, path: str | Path | None, download: bool
+) -> Path:
+    r"""Return a published file that is on disk, or fetch it.
+
+    Parameters
+    ----------
+    name, file, url, size
+        What it is; its name, address and size.
+    path
+        Where it is; by default where torch.hub keeps it.
+    download
+        True fetches it where it is missing and ``path`` is None.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If it is not there; the message names file, size, address and place.
+    """
+    place = _kept(file) if path is None else Path(path)
+    if place.is_file():
+        return place
+    if path is not None or not download:
+        raise ValueError(
+            f"teacher: got {name!r}, whose weights are not at {place}, expected the file there. "
+            f"Hint: download {url} ({size}) to {place}, or call with download=True and no path."
+        )
+    place.parent.mkdir(parents=True, exist_ok=True)
+    torch.hub.download_url_to_file(url, str(place))
+    return place
 
 
 def pretrained(
@@ -221,25 +275,19 @@ def pretrained(
         If the name is unknown, the weights are not there (the message names file, size, address and
         place), or they do not fit.
     """
-    file = Path(path) if path is not None else weights_path(name)
     if name not in PUBLISHED:
         raise ValueError(f"teacher: got {name!r}, expected one of {sorted(PUBLISHED)}")
     entry = PUBLISHED[name]
-    if not file.is_file():
-        if path is not None or not download:
-            raise ValueError(
-                f"teacher: got {name!r}, whose weights are not at {file}, expected the file there. "
-                f"Hint: download {entry.url} ({entry.size}) to {file}, or call "
-                f"pretrained({name!r}, download=True)."
-            )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(entry.url, str(file))
+    file = published_file(name, entry.file, entry.url, entry.size, path, download)
     bundle = getattr(torchaudio.pipelines, entry.bundle)
     maker = {"Wav2Vec2": torchaudio.models.wav2vec2_model, "WavLM": torchaudio.models.wavlm_model}
     with torch.device("meta"):
         model = maker[bundle._model_type](**bundle._params)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        if entry.is_fairseq:
+            state = read_fairseq(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
         model.load_state_dict(state, assign=True)
     except Exception as error:  # unpickling and loading fail in many ways; all mean the same here
         raise ValueError(

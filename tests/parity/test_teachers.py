@@ -4,6 +4,8 @@ import pytest
 import torch
 import torchaudio
 
+from codec_lib.teachers.kmeans import KMeans
+from codec_lib.teachers.mhubert import UnitsOfLayer
 from codec_lib.teachers.pretrained import PretrainedTeacher
 
 # The shape of HuBERT base in small: seven convolutions with 320 samples between frames, seeing 400.
@@ -50,12 +52,14 @@ def test_layers_are_torchaudios(kind, speech_batch):
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_hidden_states_are_numbered_as_in_transformers(large, speech_batch):
+@pytest.mark.parametrize("kind", ["Wav2Vec2", "Hubert", "WavLM"])
+def test_hidden_states_are_numbered_as_in_transformers(kind, large, speech_batch):
     """The published SpeechTokenizer averages transformers' 13 hidden states of HuBERT base."""
+    transformers = pytest.importorskip("transformers")
     from torchaudio.models.wav2vec2.utils import import_huggingface_model
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-    config = Wav2Vec2Config(
+    eager = {} if kind == "WavLM" else {"attn_implementation": "eager"}
+    config = getattr(transformers, f"{kind}Config")(
         hidden_size=32,
         num_hidden_layers=3,
         num_attention_heads=4,
@@ -69,9 +73,9 @@ def test_hidden_states_are_numbered_as_in_transformers(large, speech_batch):
         do_stable_layer_norm=large,
         conv_bias=large,
         apply_spec_augment=False,
-        attn_implementation="eager",
+        **eager,
     )
-    published = Wav2Vec2Model(config).eval()
+    published = getattr(transformers, f"{kind}Model")(config).eval()
     teacher = PretrainedTeacher(import_huggingface_model(published).eval())
     with torch.no_grad():
         output = published(speech_batch[:, 0], output_hidden_states=True)
@@ -81,6 +85,10 @@ def test_hidden_states_are_numbered_as_in_transformers(large, speech_batch):
     assert len(ours) == len(theirs) == 4
     for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         assert torch.allclose(one, other, atol=1e-5), number
+    centres = torch.cat([state[:, ::4].flatten(0, 1) for state in theirs])
+    for layer in (1, 2):  # units of a layer, as mHuBERT's of layer 11 of 12
+        units = UnitsOfLayer(teacher, KMeans(centres), layer, True)(speech_batch)
+        assert torch.equal(units, torch.cdist(theirs[layer], centres).argmin(-1))
 
 
 def test_frames_line_up_with_the_codecs(speech):

@@ -55,7 +55,7 @@ def test_unknown_names_are_refused(tmp_path):
         load_teacher("no-such-teacher")
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [name for name, one in PUBLISHED.items() if not one.is_fairseq])
 def test_the_list_agrees_with_torchaudio(name):
     entry = PUBLISHED[name]
     bundle = getattr(torchaudio.pipelines, entry.bundle)
