@@ -58,9 +58,8 @@ def perturbed_copies(
     Returns
     -------
     tuple[list[Corpus], PerturbationReport]
-        One corpus per copy, at the same rate, with the same utterances in the same order and of the
-        same length, phonemes included, so that both can be cut at the same place; and what failed.
-        Bad files stay where they are and stay bad.
+        One corpus per copy, with order, lengths and phonemes of the original, so that both can be
+        cut at the same place; and what failed. Bad files stay as they are.
 
     Raises
     ------
@@ -71,15 +70,14 @@ def perturbed_copies(
         raise ValueError(f"copies: got {copies}, expected at least 1")
     config, report = config or PerturbationConfig(), PerturbationReport()
     described = json.dumps([asdict(config), seed, corpus.sample_rate], sort_keys=True)
-    root = Path(folder or paths.cache_root() / "voices")
-    root /= hashlib.sha256(described.encode()).hexdigest()[:16]
+    key = hashlib.sha256(described.encode()).hexdigest()[:16]
+    root = Path(folder or paths.cache_root() / "voices") / key
     made: list[list[Utterance]] = [[] for _ in range(copies)]
     for index, utterance in enumerate(corpus):
         for copy in range(copies):
-            changed = utterance
             if corpus.length(index):  # 0: a bad file, which the corpus has reported
-                changed = _changed(corpus, index, root, (seed, copy), config, report)
-            made[copy].append(changed)
+                utterance = _changed(corpus, index, root, (seed, copy), config, report)
+            made[copy].append(utterance)
         if len(report.failures) > max_failed_share * copies * len(corpus):
             raise ValueError(
                 f"{corpus.name}: got {len(report.failures)} voices that could not be changed, "
@@ -87,9 +85,8 @@ def perturbed_copies(
             )
         if progress is not None:
             progress((index + 1) * copies, copies * len(corpus))
-    names = [f"{corpus.name}[voice {copy}]" for copy in range(copies)]
-    rate = corpus.sample_rate
-    return [Corpus(*each, rate) for each in zip(names, made, strict=True)], report
+    name, rate = corpus.name, corpus.sample_rate
+    return [Corpus(f"{name}[voice {n}]", each, rate) for n, each in enumerate(made)], report
 
 
 def _changed(

@@ -89,7 +89,7 @@ def train_spin(
     spin
         Trained in place, on its device; left in eval mode, its features' statistics measured anew.
     corpus
-        At 16 kHz; decoded into memory once (115 MB an hour), and each of its views.
+        At 16 kHz; decoded into memory once (115 MB an hour), as is each view.
     views
         Copies of the corpus in other voices (``perturbed_copies``); a pair takes one at random.
     config
@@ -102,8 +102,8 @@ def train_spin(
     Returns
     -------
     list[dict[str, float]]
-        ``step``, ``loss``, ``learning_rate``, and by head ``primary_loss``, ``primary_agreement``,
-        ``primary_perplexity``, at every ``log_every``-th step since the start or the checkpoint.
+        At every ``log_every``-th step since the start or the checkpoint: ``step``, ``loss``,
+        ``learning_rate``, and by head ``primary_loss``, ``_agreement``, ``_perplexity``.
 
     Raises
     ------
@@ -111,12 +111,11 @@ def train_spin(
         If a size does not fit, or the checkpoint is of another run.
     """
     config = config or SpinConfig()
-    _check(corpus, views, config)
+    _check_pairs(corpus, views, config)
     rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
     dataset = _pairs(corpus, views, config)
-    optimizer = torch.optim.Adam(
-        spin.release(), config.learning_rate, weight_decay=config.weight_decay
-    )
+    weights = spin.release()
+    optimizer = torch.optim.Adam(weights, config.learning_rate, weight_decay=config.weight_decay)
     start = resume_run(spin, optimizer, config, checkpoint)
     history, began = [], time.monotonic()
     spin.train()
@@ -124,14 +123,13 @@ def train_spin(
         if step >= config.steps:
             break
         items = [_pair(dataset, index, len(views), config.seed) for index in indices]
-        row = _step(spin, optimizer, items, step, config)
+        row = _spin_step(spin, optimizer, items, step, config)
         last = step + 1 == config.steps
         if last or (step + 1) % config.log_every == 0:
             history.append(row)
             if log is not None:
-                log(_line(row, (time.monotonic() - began) / (step + 1 - start), config.steps))
-        due = last or (step + 1) % config.save_every == 0
-        if checkpoint is not None and rank == 0 and due:
+                log(_spin_line(row, (time.monotonic() - began) / (step + 1 - start), config.steps))
+        if checkpoint is not None and rank == 0 and (last or (step + 1) % config.save_every == 0):
             save_run(spin, optimizer, config, step + 1, checkpoint)
     spin.eval()
     _measure_features(spin, corpus)
@@ -172,7 +170,7 @@ def _pair(dataset: CropDataset, index: int, copies: int, seed: int) -> tuple[Ten
     return item["wav"], audio.pad_or_crop(other[:, : item["num_valid"]], length), item["num_valid"]
 
 
-def _step(
+def _spin_step(
     spin: Spin,
     optimizer: torch.optim.Optimizer,
     items: list[tuple[Tensor, Tensor, int]],
@@ -191,11 +189,11 @@ def _step(
     rate = scheduled_rate(step, config)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    row = _update(spin, optimizer, scores, frames, config)
+    row = _spin_update(spin, optimizer, scores, frames, config)
     return {"step": step + 1, **row, "learning_rate": rate}
 
 
-def _update(
+def _spin_update(
     spin: Spin,
     optimizer: torch.optim.Optimizer,
     scores: dict[str, Tensor],
@@ -224,7 +222,7 @@ def _update(
     return {"loss": float(sum_over_ranks(total.detach().clone())), **row}
 
 
-def _line(row: dict[str, float], pace: float, steps: int) -> str:
+def _spin_line(row: dict[str, float], pace: float, steps: int) -> str:
     """Write one line of the log."""
     heads = "  ".join(
         f"{key.removesuffix('_loss')} {row[key]:.3f} (agreement "
@@ -237,7 +235,7 @@ def _line(row: dict[str, float], pace: float, steps: int) -> str:
     return f"step {row['step']:5d}/{steps}  {heads}  {pace:.2f} s/step  {left:.1f} min left"
 
 
-def _check(corpus: Corpus, views: Sequence[Corpus], config: SpinConfig) -> None:
+def _check_pairs(corpus: Corpus, views: Sequence[Corpus], config: SpinConfig) -> None:
     """Raise ValueError where the parts of a run do not fit."""
     if corpus.sample_rate != SAMPLE_RATE:
         raise ValueError(f"{corpus.name}: got {corpus.sample_rate} Hz, expected {SAMPLE_RATE} Hz")

@@ -24,6 +24,7 @@ from codec_lib.teachers.perturbation import (
 )
 from codec_lib.teachers.perturbed import perturbed_copies
 
+parselmouth = pytest.importorskip("parselmouth", reason="needs codec-lib[voices]")
 RATE = 16000
 
 
@@ -32,7 +33,6 @@ def rng(seed=0):
 
 
 def median_pitch(wav):
-    parselmouth = pytest.importorskip("parselmouth")
     pitch = parselmouth.Sound(wav[0].double().numpy(), RATE).to_pitch(None, 60, 600)
     return float(np.median([one for one in pitch.selected_array["frequency"] if one > 0]))
 
