@@ -1,20 +1,30 @@
 r"""k-means units: fitted on bounded memory, assigned frame by frame, kept in one small file.
 
-[Lloyd 1982]; mini-batch form [Sculley 2010] with the settings of HuBERT's published recipe. Used
-by notebook 10. Leaves out: product and residual clustering (``quantizers``).
+[Lloyd 1982]; mini-batch form [Sculley 2010] with the settings of HuBERT's published recipe, but
+with fewer starts (``PUBLISHED_FIT`` has all). Units belong to a layer of a teacher: fitted on one
+and used on another they are wrong without any sign of it, so their file names both and is refused
+for others. Used by notebook 10. Leaves out: product and residual clustering (``quantizers``).
 Read next: ``pretraining.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from codec_lib.quantizers.search import half_norms, nearest
 from codec_lib.shapes import check_shape
+
+if TYPE_CHECKING:
+    from .features import Teacher  # imports this package's audio side, which units do not need
+
+PUBLISHED_FIT = {"n_init": 20, "max_no_improvement": 100}
+"""Starts and patience of HuBERT's recipe, for ``fit_kmeans``; several times slower."""
 
 
 class KMeans(nn.Module):
@@ -24,6 +34,10 @@ class KMeans(nn.Module):
     ----------
     centres
         Shape (N, D), float32.
+    layer
+        Hidden state that the units are of, or ``"avg"``; None if unknown.
+    teacher
+        Fingerprint of the teacher; empty if unknown, or for features that no teacher made.
 
     Examples
     --------
@@ -32,8 +46,9 @@ class KMeans(nn.Module):
     [[0, 1]]
     """
 
-    def __init__(self, centres: Tensor) -> None:
+    def __init__(self, centres: Tensor, layer: int | str | None = None, teacher: str = "") -> None:
         super().__init__()
+        self.layer, self.teacher = layer, teacher
         sizes = check_shape(centres, "N D", name="centres")
         self.num_units, self.dim = sizes["N"], sizes["D"]
         self.register_buffer("centres", centres.float())
@@ -47,14 +62,14 @@ class KMeans(nn.Module):
         Parameters
         ----------
         features
-            Shape (..., F, D).
+            Shape (..., F, D), any float type.
         block
-            Frames compared at once; bounds the memory to ``block * N`` numbers.
+            Frames brought to float32 at once.
 
         Returns
         -------
         Tensor
-            Shape (..., F), int64.
+            Shape (..., F), int64; of equally near centres the first, see ``search.nearest``.
 
         Raises
         ------
@@ -63,10 +78,46 @@ class KMeans(nn.Module):
         """
         if features.shape[-1] != self.dim:
             raise ValueError(f"features: got width {features.shape[-1]}, expected {self.dim}")
-        half_norms = self.centres.square().sum(1) / 2  # (N,)
-        rows = features.reshape(-1, self.dim).split(block)
-        found = [(row.float() @ self.centres.T - half_norms).argmax(1) for row in rows]
+        rows, half = features.reshape(-1, self.dim), half_norms(self.centres)
+        found = [nearest(part.float(), self.centres, half) for part in rows.split(block)]
         return torch.cat(found).view(features.shape[:-1])
+
+    def units_of(self, teacher: Teacher) -> Callable[[Tensor], Tensor]:
+        r"""Return the function from a waveform (1, 1, T) to the units (1, F) of its frames.
+
+        Parameters
+        ----------
+        teacher
+            The one whose layer the units are of.
+
+        Raises
+        ------
+        ValueError
+            If the units are of another teacher, or do not know their layer.
+        """
+        self.check(teacher)
+        if self.layer is None:
+            raise ValueError("kmeans: got units without a layer; hint: KMeans(centres, layer=...)")
+        return lambda wav: self(teacher.features(wav, self.layer).cpu())
+
+    def check(self, teacher: Teacher, layer: int | str | None = None) -> None:
+        r"""Raise ``ValueError`` if the units are known to be of another teacher or layer.
+
+        Parameters
+        ----------
+        teacher
+            Compared by its fingerprint.
+        layer
+            None compares the teacher only.
+        """
+        if self.teacher and self.teacher != teacher.fingerprint:
+            raise ValueError(
+                f"kmeans: got a teacher with fingerprint {teacher.fingerprint}, expected "
+                f"{self.teacher}, which the units are of; hint: fit units on this teacher, as "
+                "saved (half precision changes the fingerprint)"
+            )
+        if layer is not None and self.layer not in (None, layer):
+            raise ValueError(f"kmeans: got layer {layer!r}, expected {self.layer!r}, as fitted")
 
 
 def sample_frames(
@@ -119,7 +170,12 @@ def _smallest(kept: list[Tensor], keys: list[np.ndarray], count: int) -> tuple[l
 
 
 def fit_kmeans(
-    features: Iterable[Tensor], num_units: int = 100, max_frames: int = 200_000, seed: int = 0
+    features: Iterable[Tensor],
+    num_units: int = 100,
+    max_frames: int = 200_000,
+    seed: int = 0,
+    n_init: int = 3,
+    max_no_improvement: int = 50,
 ) -> KMeans:
     r"""Find cluster centres with mini-batch k-means.
 
@@ -133,11 +189,14 @@ def fit_kmeans(
         Frames used at most, drawn evenly; 200,000 of width 192 are 150 MB.
     seed
         Of the sample and the start.
+    n_init, max_no_improvement
+        Starts, of which the best goes on; batches without improvement after which to end. As
+        published: ``**PUBLISHED_FIT``.
 
     Returns
     -------
     KMeans
-        The units.
+        The units; set their ``layer`` and ``teacher`` where there is one.
 
     Raises
     ------
@@ -155,8 +214,8 @@ def fit_kmeans(
         max_iter=100,
         batch_size=10_000,
         tol=0.0,
-        max_no_improvement=50,
-        n_init=3,
+        max_no_improvement=max_no_improvement,
+        n_init=n_init,
         reassignment_ratio=0.0,
         random_state=seed,
     ).fit(rows.numpy())
@@ -164,7 +223,7 @@ def fit_kmeans(
 
 
 def save_kmeans(kmeans: KMeans, path: str | Path, card: dict | None = None) -> Path:
-    r"""Write the centres to a .safetensors file, in full precision.
+    r"""Write the centres to a .safetensors file, in full precision, with layer and teacher.
 
     Parameters
     ----------
@@ -175,14 +234,42 @@ def save_kmeans(kmeans: KMeans, path: str | Path, card: dict | None = None) -> P
     """
     from codec_lib import hub
 
-    sizes = {"num_units": kmeans.num_units, "dim": kmeans.dim}
-    return hub.save_module(kmeans, path, half=False, metadata={**sizes, **(card or {})})
+    known = {"num_units": kmeans.num_units, "dim": kmeans.dim, "layer": kmeans.layer}
+    known = {**known, "teacher": kmeans.teacher} if kmeans.teacher else known
+    return hub.save_module(kmeans, path, half=False, metadata={**(card or {}), **known})
 
 
-def load_kmeans(name_or_path: str | Path) -> KMeans:
-    r"""Read units that ``save_kmeans`` wrote."""
+def load_kmeans(
+    name_or_path: str | Path, teacher: Teacher | None = None, layer: int | str | None = None
+) -> KMeans:
+    r"""Read units that ``save_kmeans`` wrote.
+
+    Parameters
+    ----------
+    name_or_path
+        Name in ``data/checkpoints``, or file.
+    teacher, layer
+        What they are to be used on; None does not check.
+
+    Returns
+    -------
+    KMeans
+        The units.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no units, or they are of another teacher or layer.
+    """
     from codec_lib import hub
 
-    return hub.load_module(
-        name_or_path, lambda card: KMeans(torch.zeros(card["num_units"], card["dim"]))
-    )
+    def build(card: dict) -> KMeans:
+        if not {"num_units", "dim"} <= card.keys():
+            raise ValueError(f"{name_or_path}: got no k-means units, expected a file of them")
+        empty = torch.zeros(card["num_units"], card["dim"])
+        return KMeans(empty, card.get("layer"), card.get("teacher", ""))
+
+    kmeans = hub.load_module(name_or_path, build)
+    if teacher is not None:
+        kmeans.check(teacher, layer)
+    return kmeans
