@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .base_hubert import BaseHubert, BaseHubertConfig
 from .features import FeatureCache, Teacher, long_features
 from .hubert import HubertConfig, SmallHubert, load_hubert, save_hubert
 from .iterations import train_hubert
 from .kmeans import KMeans, fit_kmeans, load_kmeans, save_kmeans
+from .mhubert import mhubert_units
 from .pretrained import PUBLISHED, PretrainedTeacher, pretrained
 from .spin import Spin, SpinSizes, is_spin, load_spin, save_spin
+from .text import TextTeacher, load_text_teacher
 
 
 def load_teacher(name_or_path: str | Path = "hubert-small") -> Teacher:
@@ -43,6 +46,8 @@ def load_teacher(name_or_path: str | Path = "hubert-small") -> Teacher:
 
 __all__ = [
     "PUBLISHED",
+    "BaseHubert",
+    "BaseHubertConfig",
     "FeatureCache",
     "HubertConfig",
     "KMeans",
@@ -51,12 +56,15 @@ __all__ = [
     "Spin",
     "SpinSizes",
     "Teacher",
+    "TextTeacher",
     "fit_kmeans",
     "load_hubert",
     "load_kmeans",
     "load_spin",
     "load_teacher",
+    "load_text_teacher",
     "long_features",
+    "mhubert_units",
     "pretrained",
     "save_hubert",
     "save_kmeans",

@@ -298,7 +298,18 @@ def new_hubert(config: HubertConfig | BaseHubertConfig) -> SmallHubert | BaseHub
 
 
 def build_hubert(metadata: dict[str, Any]) -> SmallHubert | BaseHubert:
-    r"""Make a network from the metadata of its file."""
+    r"""Make a network from the metadata of its file.
+
+    Raises
+    ------
+    ValueError
+        If the file is of something else.
+    """
+    if "config" not in metadata:
+        raise ValueError(
+            "file: got the weights of something else, expected a HuBERT's. Hint: text encoders "
+            "are loaded by load_text_teacher"
+        )
     sizes = BaseHubertConfig if metadata.get("network") == "base" else HubertConfig
     return new_hubert(sizes(**metadata["config"]))
 

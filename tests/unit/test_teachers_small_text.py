@@ -3,6 +3,7 @@ r"""The small text encoder: pieces, words in context, padding, statistics, files
 import pytest
 import torch
 
+from codec_lib.teachers import load_teacher
 from codec_lib.teachers.small_text import (
     CLS,
     LETTERS,
@@ -107,5 +108,8 @@ def test_files_of_something_else_are_refused(tmp_path):
     file = save_hubert(small, tmp_path / "hubert.safetensors")
     with pytest.raises(ValueError, match="weights of something else, expected a text encoder's"):
         load_text_teacher(file)
+    file = save_text_encoder(SmallTextEncoder(TINY), tmp_path / "text.safetensors")
+    with pytest.raises(ValueError, match="text encoders are loaded by load_text_teacher"):
+        load_teacher(file)
     with pytest.raises(ValueError, match="no-such-text"):
         load_text_teacher("no-such-text")
