@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from codec_lib.data import Corpus, Utterance
 from codec_lib.teachers.frontend import LogMel, Mfcc
-from codec_lib.teachers.hubert import SmallHubert
+from codec_lib.teachers.standardised import StandardisedTeacher
 
 from .probes import FeatureFunction, linear_probe, phoneme_frames, pooled_features
 
@@ -46,7 +46,9 @@ def baselines() -> dict[str, FeatureFunction]:
     return {"mfcc": mfcc, "log_mel": both_windows, "log_mel_context": context}
 
 
-def untrained_like(teacher: SmallHubert, train: Corpus, seed: int = 0) -> SmallHubert:
+def untrained_like(
+    teacher: StandardisedTeacher, train: Corpus, seed: int = 0
+) -> StandardisedTeacher:
     r"""Return a network of the same sizes with random weights, its features standardised.
 
     Parameters
@@ -60,12 +62,12 @@ def untrained_like(teacher: SmallHubert, train: Corpus, seed: int = 0) -> SmallH
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = SmallHubert(teacher.config).eval()
+        fresh = type(teacher)(teacher.config).eval()
     fresh.set_statistics(train.load(index)[None] for index in range(min(30, len(train))))
     return fresh
 
 
-def all_layers(teacher: SmallHubert) -> FeatureFunction:
+def all_layers(teacher: StandardisedTeacher) -> FeatureFunction:
     r"""Return a function to all layers at once, (1, F, (L + 1) D): the teacher is run only once."""
 
     def extract(wav: Tensor) -> Tensor:
@@ -75,7 +77,7 @@ def all_layers(teacher: SmallHubert) -> FeatureFunction:
     return extract
 
 
-def split_layers(features: Tensor, teacher: SmallHubert) -> dict[str, Tensor]:
+def split_layers(features: Tensor, teacher: StandardisedTeacher) -> dict[str, Tensor]:
     r"""Split (n, (L + 1) D) into layers by name, ``"avg"`` first, each (n, D)."""
     layers = features.unflatten(1, (-1, teacher.dim))  # (n, L + 1, D)
     named = {"avg": layers.mean(1)}
@@ -83,7 +85,7 @@ def split_layers(features: Tensor, teacher: SmallHubert) -> dict[str, Tensor]:
 
 
 def probe_phonemes(
-    teacher: SmallHubert,
+    teacher: StandardisedTeacher,
     train: Corpus,
     test: Corpus,
     max_train_frames: int = 40_000,
@@ -118,7 +120,7 @@ def probe_phonemes(
 
 
 def probe_words(
-    teacher: SmallHubert,
+    teacher: StandardisedTeacher,
     train: Corpus,
     test: Corpus,
     label: Callable[[Utterance], Any] = lambda utterance: utterance.label,
@@ -155,7 +157,7 @@ def probe_words(
 
 
 def _rows(
-    teacher: SmallHubert, train: Corpus, collect: Callable, fit: Callable, seed: int
+    teacher: StandardisedTeacher, train: Corpus, collect: Callable, fit: Callable, seed: int
 ) -> list[dict[str, Any]]:
     """Collect and probe the baselines, an untrained network and the teacher, layer by layer."""
     rows = []

@@ -3,7 +3,7 @@ r"""Units of every layer of a teacher, beside units of what nothing was trained 
 k-means is fitted per layer and number of units, on speakers of the training part, and measured on
 others. Rows of MFCC, log-mel and an untrained network of the same sizes always come with them: a
 random network's units know nearly as much about phonemes as a weak teacher's. Notebook: 20.
-Leaves out: units that are learnt, such as Spin's (``measure_units`` takes them as they are).
+Leaves out: ABX.
 Read next: ``teacher_bench.py``.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,15 +24,16 @@ from codec_lib.data import Corpus
 from codec_lib.teachers import perturbation
 from codec_lib.teachers.features import Teacher
 from codec_lib.teachers.frontend import frame_count
-from codec_lib.teachers.hubert import SmallHubert, check_layer
 from codec_lib.teachers.kmeans import KMeans, fit_kmeans, sample_frames
+from codec_lib.teachers.standardised import StandardisedTeacher, check_layer
 
 from .robustness import Perturbation
 from .teacher_probe import baselines, untrained_like
-from .units import measure_unit_sets
+from .units import UnitFunction, measure_unit_sets
 
-Layer = int | str | None  # None: features without layers
+Title = tuple[str, int | str | None, int]  # features, layer if there is one, number of units
 FeatureSets = Callable[[Tensor], list[Tensor]]  # (1, 1, T) -> one (F, D) for each layer
+UnitSets = Callable[[Tensor], list[Tensor]]  # (1, 1, T) -> one (F,) for each set
 PERTURBATIONS: dict[str, Perturbation] = {
     "voice": perturbation.perturb_voice,
     "pitch": perturbation.shift_pitch,
@@ -54,15 +56,36 @@ def named_perturbations(names: Sequence[str]) -> dict[str, Perturbation]:
     return {name: PERTURBATIONS[name] for name in names}
 
 
+@dataclass(frozen=True)
+class UnitSettings:
+    r"""How units are found and measured.
+
+    Attributes
+    ----------
+    layers
+        Hidden states to cluster; all by default.
+    num_units
+        Clusters of each k-means.
+    perturbations
+        By name, see ``measure_units``.
+    max_frames
+        Frames that k-means is fitted on, drawn evenly from the training part.
+    seed
+        Of the sample, the clusters, an untrained network, the changes and the probe.
+    """
+
+    layers: Sequence[int | str] | None = None
+    num_units: Sequence[int] = (100,)
+    perturbations: Mapping[str, Perturbation] = field(default_factory=dict)
+    max_frames: int = 50_000
+    seed: int = 0
+
+
 def layer_units(
     teacher: Teacher,
     train: Corpus,
     test: Corpus,
-    layers: Sequence[int | str] | None = None,
-    num_units: Sequence[int] = (100,),
-    perturbations: Mapping[str, Perturbation] | None = None,
-    max_frames: int = 50_000,
-    seed: int = 0,
+    settings: UnitSettings | None = None,
     log: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     r"""Measure k-means units of layers of a teacher, of an untrained one, of MFCC and of log-mel.
@@ -70,28 +93,51 @@ def layer_units(
     Parameters
     ----------
     teacher
-        Any; a ``SmallHubert`` with statistics set.
+        Any; one that was trained here with its statistics set.
+    train, test, settings, log
+        As in ``compare_units``.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        As ``compare_units``; ``features`` are those of ``baselines()``, then ``"untrained"`` and
+        ``"teacher"``.
+    """
+    settings = settings or UnitSettings()
+    networks = {"untrained": fresh_like(teacher, train, settings.seed), "teacher": teacher}
+    return compare_units(networks, {}, train, test, settings, log)
+
+
+def compare_units(
+    networks: Mapping[str, Teacher],
+    functions: Mapping[str, tuple[UnitFunction, int]],
+    train: Corpus,
+    test: Corpus,
+    settings: UnitSettings | None = None,
+    log: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    r"""Measure k-means units of networks' layers, and units as they are, beside the baselines.
+
+    Parameters
+    ----------
+    networks
+        Teachers by name, e.g. an untrained one too.
+    functions
+        Unit functions by name, with their number of units, e.g. ``(spin.units, 128)``.
     train
         What k-means is fitted on, and what the n-gram models learn from.
     test
         Other speakers, with phonemes where they are to be measured.
-    layers
-        Hidden states; all by default.
-    num_units
-        Clusters of each k-means.
-    perturbations
-        By name, see ``measure_units``.
-    max_frames
-        Frames that k-means is fitted on, drawn evenly from ``train``.
-    seed
-        Of the sample, the clusters, the untrained weights, the changes and the probe.
+    settings
+        Layers, numbers of units and perturbations.
     log
         Called with lines of text, e.g. ``print``.
 
     Returns
     -------
     list[dict[str, Any]]
-        Rows ``features``, ``layer`` and those of ``measure_units``, the baselines first.
+        Rows ``features``, ``layer`` and those of ``measure_units``: first of ``baselines()``, then
+        of the networks, then of the functions.
 
     Raises
     ------
@@ -101,31 +147,45 @@ def layer_units(
     common = set(train.speakers) & set(test.speakers)
     if common:
         raise ValueError(f"units: got speakers {sorted(common)[:3]} in both parts, expected none")
-    chosen = list(range(teacher.num_layers + 1)) if layers is None else list(layers)
-    for layer in chosen:
-        check_layer(layer, teacher.num_layers)
-    sources: dict[str, tuple[list[Layer], FeatureSets]] = {
+    settings = settings or UnitSettings()
+    sets = _clustered(networks, train, settings, log)
+    for name, (units_of, size) in functions.items():
+        sets.append((partial(_alone, units_of), [(name, None, size)]))
+
+    def all_units(wav: Tensor) -> Tensor:
+        return torch.stack([units for namer, _ in sets for units in namer(wav)], -1)[None]
+
+    titles = [title for _, of_namer in sets for title in of_namer]
+    sizes, changes = [size for _, _, size in titles], settings.perturbations
+    rows = measure_unit_sets(all_units, sizes, test, None, changes, train, seed=settings.seed)
+    keys = ({"features": name, "layer": layer} for name, layer, _ in titles)
+    return [{**key, **row} for key, row in zip(keys, rows, strict=True)]
+
+
+def _clustered(
+    networks: Mapping[str, Teacher],
+    train: Corpus,
+    settings: UnitSettings,
+    log: Callable[[str], None] | None,
+) -> list[tuple[UnitSets, list[Title]]]:
+    """Fit k-means on baselines and networks; return what names their units, and their titles."""
+    sources: dict[str, tuple[Sequence[int | str | None], FeatureSets]] = {
         name: ([None], partial(_alone, extract)) for name, extract in baselines().items()
     }
-    for name, network in {
-        "untrained": fresh_like(teacher, train, seed),
-        "teacher": teacher,
-    }.items():
-        sources[name] = chosen, partial(layer_features, network, chosen)
-    fits, titles = [], []
-    for name, (labels, features) in sources.items():
-        fits.append((features, fit_layers(features, train, num_units, max_frames, seed)))
-        titles += [(name, layer, size) for layer in labels for size in num_units]
+    for name, network in networks.items():
+        every = range(network.num_layers + 1)
+        layers = every if settings.layers is None else settings.layers
+        for layer in layers:
+            check_layer(layer, network.num_layers)
+        sources[name] = layers, partial(layer_features, network, layers)
+    sets: list[tuple[UnitSets, list[Title]]] = []
+    for name, (layers, features) in sources.items():
+        fits = fit_layers(features, train, settings.num_units, settings.max_frames, settings.seed)
+        titles = [(name, layer, size) for layer in layers for size in settings.num_units]
+        sets.append((partial(_nearest_units, features, fits), titles))
         if log is not None:
-            log(f"{name}: {len(labels)} x {list(num_units)} units found")
-    sizes = [size for _, _, size in titles]
-    measured = measure_unit_sets(
-        partial(_all_units, fits), sizes, test, None, perturbations, train, seed=seed
-    )
-    return [
-        {"features": name, "layer": layer, **row}
-        for (name, layer, _), row in zip(titles, measured, strict=True)
-    ]
+            log(f"{name}: {len(titles)} sets of units found")
+    return sets
 
 
 def _alone(extract: Callable[[Tensor], Tensor], wav: Tensor) -> list[Tensor]:
@@ -133,14 +193,14 @@ def _alone(extract: Callable[[Tensor], Tensor], wav: Tensor) -> list[Tensor]:
 
 
 def layer_features(teacher: Teacher, layers: Sequence[int | str], wav: Tensor) -> list[Tensor]:
-    r"""Return the features (F, D) of several layers; a small HuBERT is run only once.
+    r"""Return the features (F, D) of several layers; a teacher trained here is run only once.
 
     Parameters
     ----------
     teacher, layers, wav
         Any; hidden states; shape (1, 1, T).
     """
-    if not isinstance(teacher, SmallHubert):
+    if not isinstance(teacher, StandardisedTeacher):
         return [teacher.features(wav, layer)[0].cpu() for layer in layers]
     states = torch.stack(teacher.hidden_states(wav))[:, 0]  # (L + 1, F, D)
     states = (states - teacher.feature_mean[:, None]) / teacher.feature_scale[:, None]
@@ -155,11 +215,11 @@ def fresh_like(teacher: Teacher, train: Corpus, seed: int = 0) -> Teacher:
     teacher
         Whose form to take.
     train
-        Gives a small HuBERT's statistics.
+        Gives the statistics of a teacher trained here.
     seed
         Of the weights.
     """
-    if isinstance(teacher, SmallHubert):
+    if isinstance(teacher, StandardisedTeacher):
         return untrained_like(teacher, train, seed)
     fresh = copy.deepcopy(teacher)
     with torch.random.fork_rng(devices=[]):
@@ -185,7 +245,7 @@ def fit_layers(
     features
         Function from a waveform to the features (F, D) of each layer.
     corpus, num_units, max_frames, seed
-        As in ``layer_units``. Memory is that of twice as many frames of all layers.
+        As in ``UnitSettings``. Memory is that of twice as many frames of all layers.
 
     Returns
     -------
@@ -215,10 +275,9 @@ def fit_layers(
     ]
 
 
-def _all_units(fits: Sequence[tuple[FeatureSets, list[list[KMeans]]]], wav: Tensor) -> Tensor:
-    """Name the units of each k-means of each layer of each source: (1, F, S)."""
-    units = []
-    for features, found in fits:
-        for frames, of_layer in zip(features(wav), found, strict=True):
-            units += [kmeans(frames) for kmeans in of_layer]
-    return torch.stack(units, -1)[None]
+def _nearest_units(
+    features: FeatureSets, found: Sequence[Sequence[KMeans]], wav: Tensor
+) -> list[Tensor]:
+    """Name the units (F,) of each k-means of each layer."""
+    pairs = zip(features(wav), found, strict=True)
+    return [kmeans(frames) for frames, of_layer in pairs for kmeans in of_layer]

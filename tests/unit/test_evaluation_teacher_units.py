@@ -7,6 +7,8 @@ import torch
 
 from codec_lib.data import corpus
 from codec_lib.evaluation.teacher_units import (
+    UnitSettings,
+    compare_units,
     fit_layers,
     fresh_like,
     layer_features,
@@ -39,7 +41,8 @@ def test_layers_are_those_of_the_teacher(teacher, speech):
 
 def test_baselines_come_first_and_always(teacher, parts):
     changes = named_perturbations(["noise"])
-    rows = layer_units(teacher, *parts, [1], [6, 12], changes, max_frames=500)
+    rows = layer_units(teacher, *parts, UnitSettings([1], [6, 12], changes, max_frames=500))
+    assert not any(row["layer"] == 0 for row in rows)
     names = [(row["features"], row["layer"], row["num_units"]) for row in rows]
     expected = [("mfcc", None), ("log_mel", None), ("log_mel_context", None)]
     expected += [("untrained", 1), ("teacher", 1)]
@@ -49,11 +52,21 @@ def test_baselines_come_first_and_always(teacher, parts):
     assert rows[1]["pnmi"] > rows[0]["pnmi"]  # more units, more information
 
 
+def test_units_as_they_are_come_last_and_need_no_network(parts):
+    def by_place(wav):
+        return (torch.arange(-(-wav.shape[-1] // 320)) % 5)[None]
+
+    rows = compare_units({}, {"place": (by_place, 5)}, *parts, UnitSettings(None, [5], {}, 300))
+    assert [row["features"] for row in rows] == ["mfcc", "log_mel", "log_mel_context", "place"]
+    assert rows[-1]["units_per_second"] == 50 and rows[-1]["bigram_perplexity"] < 1.1
+    assert rows[-1]["pnmi"] < rows[0]["pnmi"]
+
+
 def test_what_cannot_be_compared_is_refused(teacher, parts):
     with pytest.raises(ValueError, match="in both parts"):
         layer_units(teacher, parts[0], parts[0])
     with pytest.raises(ValueError, match="layer: got 3, expected 'avg' or 0 to 2"):
-        layer_units(teacher, *parts, layers=[3])
+        layer_units(teacher, *parts, UnitSettings(layers=[3]))
     with pytest.raises(ValueError, match=r"perturb: got \['echo'\], expected some of"):
         named_perturbations(["noise", "echo"])
 
