@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codec_lib import audio
-from codec_lib.evaluation import memory, quantizer_bench, speed
+from codec_lib.evaluation import memory, quantizer_bench, speed, teacher_bench
 
 
 def test_runs_take_turns_and_ratios_compare_turn_by_turn():
@@ -62,6 +62,35 @@ def test_quantizer_pairs_do_the_same_work(name, monkeypatch):
     for quantizer in (ours, theirs):
         trained = [p.grad is not None for p in quantizer.parameters()]
         assert all(trained), "both packages must do the whole backward pass"
+
+
+def test_units_are_compared_with_the_same_work_of_others(monkeypatch):
+    monkeypatch.setattr(teacher_bench, "CENTRES", 20)
+    threads = torch.get_num_threads()
+    row = teacher_bench.assignment_speed(width=8, repetitions=2, frames=3000)
+    assert row["measured"] == "k-means units of 0.0166667 h, width 8, 20 centres"
+    assert row["same_units"] > 0.999, "both packages must name the nearest centre"
+    assert row["times_product"] > 0 and row["ratio"] > 0
+    assert torch.get_num_threads() == threads
+
+
+def test_one_core_is_one_core_and_only_inside():
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with teacher_bench.one_core():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_sinkhorn_is_compared_with_the_product_before_it(monkeypatch):
+    seen = []
+    monkeypatch.setattr(teacher_bench, "sinkhorn", lambda scores: seen.append(scores) or scores)
+    row = teacher_bench.sinkhorn_speed(2, frames=30, codes=50, width=4)
+    assert len(seen) == 3 and seen[0].shape == (30, 50) and seen[0].abs().max() <= 1.001
+    assert row["ratio"] > 0 and row["times_product"] > 0
 
 
 def test_table_prints_every_row(capsys):
