@@ -88,7 +88,8 @@ class Spin(nn.Module):
     ----------
     teacher
         Copied. A ``SmallHubert`` (without the part that predicted hidden units), a
-        ``PretrainedTeacher``, or any module with ``layers`` and ``hidden_states(wav, frames=...)``.
+        ``PretrainedTeacher``, a ``BaseHubert``, or any module with ``layers`` and
+        ``hidden_states(wav, frames=...)``.
     sizes
         Numbers of codes and of trained layers.
     seed
@@ -147,7 +148,8 @@ class Spin(nn.Module):
         if hasattr(self.teacher, "layers"):
             layers, norm = self.teacher.layers, getattr(self.teacher, "final_norm", None)
         else:
-            transformer = self.teacher.model.encoder.transformer
+            model = getattr(self.teacher.model, "wav2vec2", self.teacher.model)
+            transformer = model.encoder.transformer
             layers = transformer.layers  # torchaudio's name: the norm comes first, not last
             norm = None if transformer.layer_norm_first else transformer.layer_norm
         top = list(layers[-self.config.num_trained :])

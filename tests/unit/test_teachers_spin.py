@@ -8,6 +8,7 @@ import torchaudio
 from torch.nn import functional
 
 from codec_lib.teachers import load_teacher
+from codec_lib.teachers.base_hubert import BaseHubert, BaseHubertConfig
 from codec_lib.teachers.hubert import HubertConfig, SmallHubert, save_hubert
 from codec_lib.teachers.pretrained import PretrainedTeacher
 from codec_lib.teachers.sinkhorn import sinkhorn
@@ -79,6 +80,18 @@ def test_published_teachers_learn_in_their_top_layers(layer_norm_first, speech_b
     assert not any("layers.0" in name or "feature" in name for name in learnt)
     assert (f"{place}layer_norm.weight" in learnt) == layer_norm_first  # else it comes first
     assert spin.units(speech_batch).shape == (4, 25)
+
+
+def test_a_published_size_trained_here_learns_in_its_top_layers(speech_batch):
+    convolutions = ((8, 10, 5), *((8, 3, 2),) * 4, *((8, 2, 2),) * 2)
+    sizes = {"dim": 32, "num_layers": 3, "num_heads": 2, "ffn_dim": 64, "layer_drop": 1.0}
+    places = {"position_kernel": 8, "position_groups": 4}
+    spin = Spin(BaseHubert(BaseHubertConfig(convolutions, **sizes, **places)), SIZES).train()
+    spin(speech_batch, torch.tensor([25, 25, 20, 25]))["primary"].square().sum().backward()
+    learnt = {name for name, weight in spin.named_parameters() if weight.grad is not None}
+    place = "teacher.model.wav2vec2.encoder.transformer.layers."
+    assert f"{place}1.attention.k_proj.weight" in learnt  # no layer is dropped
+    assert all(name.startswith((f"{place}1", f"{place}2", "heads")) for name in learnt)
 
 
 def test_the_frozen_part_has_no_dropout_in_training(speech_batch):
