@@ -17,6 +17,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from codec_lib.commands import units_command
+
 
 class OneLineErrors(TyperGroup):
     """A command group whose user errors are one line on stderr and exit code 2."""
@@ -343,6 +345,9 @@ def evaluate_command(
         conditions |= {"max_utterances": max_utterances, "max_seconds": max_seconds}
         conditions |= {"probe": "synthetic, train to test" if probe else None}
         typer.echo(f"written: {write_results(out, rows, conditions)}")
+
+
+app.command("units")(units_command)
 
 
 @app.command("export")

@@ -16,6 +16,7 @@ import codec_lib
 from codec_lib import audio, bitstream, hub, paths
 from codec_lib.cli import app
 from codec_lib.data import make_synthetic
+from codec_lib.teachers import HubertConfig, SmallHubert, Spin, SpinSizes, save_hubert, save_spin
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def _refused(*arguments: object) -> str:
 
 def test_help_is_quick_and_complete():
     listed = _run("--help").output
-    for name in "train encode decode info evaluate export bench corpus teacher".split():
+    for name in "train encode decode info evaluate units export bench corpus teacher".split():
         assert re.search(rf"\b{name}\b", listed), name
     code = "import sys, codec_lib.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -187,6 +188,29 @@ def test_evaluate_by_rate_and_scheme(codec_file, tiny_corpus, tmp_path):
     assert "--schemes: got some without --frame-rate" in line
     line = _refused("evaluate", codec_file, "--frame-rate", "40", "--corpus", tiny_corpus)
     assert "got rates [40.0], expected some of 50 to 50 Hz" in line
+
+
+def test_units_of_a_teacher_and_of_spin_stand_beside_the_baselines(tmp_path):
+    """k-means of a layer for the teacher, its own codes for Spin, every baseline for both."""
+    config = HubertConfig(dim=16, num_layers=2, num_heads=2, ffn_dim=32, num_units=4, unit_dim=8)
+    teacher = save_hubert(SmallHubert(config), tmp_path / "teacher.safetensors")
+    spin = Spin(SmallHubert(config), SpinSizes(num_codes=5, code_dim=4))
+    spin = save_spin(spin, tmp_path / "spin.safetensors")
+    out = tmp_path / "units.json"
+    common = ("--corpus", "synthetic/small", "--layer", "1", "--max-frames", 300)
+    said = _run("units", teacher, f"new={spin}", *common, "--perturb", "noise", "--out", out).output
+    rows = json.loads(out.read_text())["rows"]
+    found = [(row["features"], row["layer"], row["num_units"]) for row in rows]
+    assert found == [
+        *((name, None, 5) for name in ("mfcc", "log_mel", "log_mel_context")),
+        *((name, 1, 5) for name in ("untrained", "teacher")),
+        ("new", None, 5),
+    ]
+    assert "UED noise" in said and f"{rows[-1]['pnmi']:.3f}" in said.splitlines()[6]
+    said = _refused("units", teacher, *common, "--perturb", "echo")
+    assert "perturb: got ['echo'], expected some of ['voice'" in said
+    said = _refused("units", teacher, "--corpus", "synthetic/small", "--layer", "7")
+    assert "layer: got 7, expected 'avg' or 0 to 2" in said
 
 
 def test_train_evaluate_export(tmp_path, monkeypatch):

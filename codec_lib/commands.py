@@ -1,0 +1,103 @@
+r"""Commands of ``codec-lib`` that do not fit into ``cli.py``: the measuring of units.
+
+Every command imports what it needs when it runs. Left out: training (``cli.py``).
+
+Read next: ``evaluation/teacher_units.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_COLUMNS = {  # of a row of units -> heading
+    "num_units": "units",
+    "pnmi": "PNMI",
+    "phone_purity": "phone pur.",
+    "code_purity": "code pur.",
+    "perplexity": "perplexity",
+    "speaker_accuracy": "speaker",
+    "bigram_perplexity": "bigram",
+    "units_per_second": "units/s",
+}
+
+
+def units_command(
+    names: Annotated[
+        list[str], typer.Argument(help="[LABEL=]NAME or file of a teacher or of Spin units.")
+    ],
+    corpus: Annotated[
+        str, typer.Option(help="Corpora with train and test, joined by commas.")
+    ] = "synthetic",
+    layer: Annotated[str, typer.Option(help="Hidden states, e.g. 0,4,avg; all if not.")] = "",
+    units: Annotated[
+        str, typer.Option(help="Of each k-means, e.g. 100,500; Spin's, or 100, if not.")
+    ] = "",
+    perturb: Annotated[str, typer.Option(help="voice,pitch,noise,room")] = "",
+    max_frames: Annotated[int, typer.Option(help="Frames that k-means is fitted on.")] = 50_000,
+    seed: int = 0,
+    out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
+) -> None:
+    """Measure units of a teacher's layers, or Spin's; baselines are always measured with them."""
+    from codec_lib.data import corpus as find_corpus
+    from codec_lib.evaluation.results import write_results
+    from codec_lib.evaluation.teacher_units import (
+        UnitSettings,
+        compare_units,
+        fresh_like,
+        named_perturbations,
+    )
+    from codec_lib.teachers import Spin, load_teacher
+
+    found = {}
+    for argument in names:
+        label, _, name = argument.rpartition("=")
+        found[label or Path(name).stem] = load_teacher(name)
+    spins = {name: one for name, one in found.items() if isinstance(one, Spin)}
+    sizes = {int(part) for part in units.split(",") if part}
+    sizes = sizes or {spin.config.num_codes for spin in spins.values()} or {100}
+    layers = [part if part == "avg" else int(part) for part in layer.split(",") if part]
+    changes = named_perturbations([part for part in perturb.split(",") if part])
+    settings = UnitSettings(layers or None, sorted(sizes), changes, max_frames, seed)
+    train, test = find_corpus(corpus, "train"), find_corpus(corpus, "test")
+    first = next(iter(found.values()))
+    networks = {"untrained": fresh_like(getattr(first, "teacher", first), train, seed)}
+    networks |= {name: one for name, one in found.items() if name not in spins}
+    functions = {name: (spin.units, spin.config.num_codes) for name, spin in spins.items()}
+    rows = compare_units(networks, functions, train, test, settings)
+    typer.echo(units_text(rows, list(changes)))
+    if out is not None:
+        conditions = {name: one.fingerprint for name, one in found.items()}
+        conditions = {"fingerprints": conditions, "corpus": corpus, "parts": "train to test"}
+        conditions |= {"max_frames": max_frames, "seed": seed, "perturbations": list(changes)}
+        typer.echo(f"written: {write_results(out, rows, conditions)}")
+
+
+def units_text(rows: Sequence[Mapping[str, Any]], changes: Sequence[str] = ()) -> str:
+    r"""Lay rows of ``compare_units`` out as a table of plain text.
+
+    Parameters
+    ----------
+    rows
+        What to print; measures that a row lacks are empty.
+    changes
+        Names of perturbations, whose edit distance by units is printed.
+
+    Examples
+    --------
+    >>> print(units_text([{"features": "mfcc", "layer": None, "num_units": 100, "pnmi": 0.5}]))
+    features              layer       units        PNMI
+    mfcc                                100       0.500
+    """
+    columns = {key: title for key, title in _COLUMNS.items() if any(key in row for row in rows)}
+    columns |= {f"{name}_ued_units": f"UED {name}" for name in changes}
+    lines = [f"{'features':<18}{'layer':>9}" + "".join(f"{t:>12}" for t in columns.values())]
+    for row in rows:
+        layer = "" if row["layer"] is None else str(row["layer"])
+        cells = (row.get(key, "") for key in columns)
+        text = (f"{c:>12}" if isinstance(c, int | str) else f"{c:>12.3f}" for c in cells)
+        lines.append(f"{row['features']:<18}{layer:>9}" + "".join(text))
+    return "\n".join(lines)
