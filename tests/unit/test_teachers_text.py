@@ -128,9 +128,7 @@ def test_fingerprint_follows_weights_and_vocabulary(make_folder):
 
 @pytest.mark.parametrize("name", PUBLISHED_TEXT)
 def test_missing_weights_are_named_with_size_address_and_place(monkeypatch, tmp_path, name):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(transformers.utils.hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(ValueError) as caught:
         load_text_teacher(name)
     message = str(caught.value)
