@@ -6,11 +6,12 @@ import json
 import struct
 
 import pytest
+import torch
 
 import codec_lib
 from codec_lib import hub
 from codec_lib.paths import checkpoints_root
-from codec_lib.teachers import load_teacher
+from codec_lib.teachers import load_teacher, load_text_teacher
 
 FILES = sorted(checkpoints_root().glob("*.safetensors"))
 
@@ -46,7 +47,9 @@ def test_every_checkpoint_has_a_finished_card(root, path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_checkpoint_loads(path):
-    if path.stem.startswith("hubert"):
-        assert load_teacher(path.stem).dim > 0
+    if path.stem.startswith(("hubert", "spin", "dc_spin")):
+        assert load_teacher(path.stem).features(torch.zeros(1, 1, 3200)).shape[:2] == (1, 10)
+    elif path.stem.startswith("text"):
+        assert load_text_teacher(path.stem).encode(["two", "words"]).shape[0] == 2
     else:
         assert codec_lib.load(path.stem).bitrate() > 0
