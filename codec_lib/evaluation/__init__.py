@@ -6,6 +6,8 @@ found together with the conditions. Read next: ``reconstruction.py``.
 
 from .codec_probe import probe_codebooks, probe_speakers
 from .comparison import compare_codecs, untrained
+from .ctc_probe import ctc_probe
+from .errors import error_rate, recognition_errors
 from .frame_rates import rate_scores, summarise_rates
 from .probes import (
     CodeStatistics,
@@ -35,6 +37,8 @@ __all__ = [
     "code_statistics",
     "codec_scores",
     "compare_codecs",
+    "ctc_probe",
+    "error_rate",
     "evaluate_codec",
     "linear_probe",
     "mel_distance",
@@ -44,6 +48,7 @@ __all__ = [
     "probe_speakers",
     "rate_scores",
     "read_results",
+    "recognition_errors",
     "reconstruction_metrics",
     "si_sdr",
     "stoi",

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from codec_lib.data import Phoneme, Utterance, espeak
+from codec_lib.data import Phoneme, Utterance, espeak, pronunciation
 from codec_lib.data.phonemes import ENGLISH, align, label
 from codec_lib.data.pronunciation import normalise_words, pronounce, word_boundaries
 from codec_lib.data.synthetic import speak_utterance
@@ -35,6 +35,12 @@ def test_words_are_pronounced_in_their_sentence():
     assert [word for word, _ in pronounce("I COULD HAVE BEEN OUT OF IT")] == normalise_words(
         "i could have been out of it"
     )
+
+
+def test_word_events_part_a_sentence_without_comparison(monkeypatch):
+    monkeypatch.setattr(pronunciation, "_alone", None)
+    said = pronounce("Nine big dogs sleep behind my sofa.")
+    assert said[1] == ("big", ("B", "IH", "G")) and said[6] == ("sofa", ("S", "OW", "F", "AH"))
 
 
 def test_capitals_alone_say_nothing():
@@ -125,7 +131,7 @@ def test_accent_comes_from_the_synthetic_speakers_name():
 
 
 def test_frames_know_their_word():
-    words = [Word("a", 100, 260), Word("b", 260, 270), Word("c", 300, 420)]
+    words = [Word("a", 100, 260), Word("b", 260, 270), Word("c", 310, 350)]
     found = words_at_frames(words, 10, 10.0, sample_rate=400)  # centres 20, 60, ..., 380
     centres = [20 + 40 * frame for frame in range(10)]
     truth = [next((n for n, w in enumerate(words) if w.start <= c < w.end), -1) for c in centres]
