@@ -68,22 +68,18 @@ def distillation_loss(
 
     Parameters
     ----------
-    student
-        Projected output of the first quantizer, (B, F, D).
-    teacher
-        Teacher features, (B, F, D); at most one frame more or fewer, cut to the shorter.
-    axis
+    student, teacher
+        Projected output of the first quantizer and teacher features, (B, F, D); one frame more or
+        fewer is cut.
+    axis, similarity_weight
         ``"d"``: Eq. (2). ``"t"``: the ablation, per frame over the features, mean absolute error
         plus ``similarity_weight`` times -log sigmoid(cos).
     centred
         True removes each dimension's mean over time first (``axis="d"`` only). Without it a
         constant equal to the mean already scores well wherever a dimension has an offset.
-    similarity_weight
-        Weight of the cosine term where ``axis="t"``.
     heard
         True at frames that the teacher speaks of, (B, F), e.g. those inside a word; all by default.
-        Others count neither in the cosine nor in the mean, in which an item of a batch weighs as
-        much as it has frames that count.
+        Only they count in the cosine, and an item of a batch weighs as many as it has.
 
     Returns
     -------
@@ -98,18 +94,15 @@ def distillation_loss(
 
     Examples
     --------
-    >>> features = torch.randn(2, 50, 8)
-    >>> round(distillation_loss(features, features).item(), 4)
-    0.3133
-    >>> round(distillation_loss(-features, features).item(), 4)
-    1.3133
+    >>> one = torch.randn(2, 50, 8)
+    >>> [round(distillation_loss(one, other).item(), 4) for other in (one, -one)]
+    [0.3133, 1.3133]
     """
     sizes = check_shape(student, "B F D", name="student")
     check_shape(teacher, "B frames D", name="teacher", B=sizes["B"], D=sizes["D"])
     if axis not in ("d", "t"):
         raise ValueError(f"axis: got {axis!r}, expected 'd' (over time) or 't' (per frame)")
-    if heard is None:
-        heard = torch.ones(teacher.shape[:2], dtype=torch.bool, device=teacher.device)
+    heard = teacher.new_ones(teacher.shape[:2]) if heard is None else heard
     check_shape(heard, "B frames", name="heard", B=sizes["B"], frames=teacher.shape[1])
     student, teacher = align_frames(student, teacher.detach())
     counted = heard[:, : student.shape[1], None].float()  # (B, F, 1)
