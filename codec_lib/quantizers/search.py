@@ -58,7 +58,7 @@ def nearest(rows: Tensor, codebook: Tensor, half: Tensor | None = None) -> Tenso
     scores = SCORES if rows.device.type == "cpu" else DEVICE_SCORES
     block = max(1, scores // codebook.shape[0])
     transposed = codebook.t()
-    codes = [torch.addmm(bias, x, transposed).argmax(dim=1) for x in rows.split(block)]
+    codes = [torch.addmm(bias, x, transposed).max(dim=1).indices for x in rows.split(block)]
     return torch.cat(codes) if codes else rows.new_zeros(0, dtype=torch.int64)
 
 
