@@ -29,8 +29,8 @@ from .kmeans import KMeans, fit_kmeans
 from .pretraining import PretrainConfig, Trained, pretrain
 
 Extractor = Callable[[Tensor], Tensor]  # (1, 1, T) -> (1, F, D)
-FIRST = PretrainConfig(steps=600, seed=0)  # what hubert-small was made with
-SECOND = PretrainConfig(steps=1000, seed=1)
+FIRST = PretrainConfig(steps=1500, seed=0)  # what hubert-small was made with
+SECOND = PretrainConfig(steps=6000, seed=1)
 # 32 GPUs with 87.5 s each, cut to 10 s here; steps of the warm-up as published.
 PAPER_FIRST = PretrainConfig(
     steps=250_000,
@@ -199,7 +199,7 @@ def train_hubert(
     config: HubertConfig | BaseHubertConfig | None = None,
     first: PretrainConfig = FIRST,
     second: PretrainConfig | None = SECOND,
-    num_units: tuple[int, int] = (100, 200),
+    num_units: tuple[int, int] = (100, 500),
     layer: int | None = None,
     folder: str | Path | None = None,
     device: str | torch.device = "cpu",
