@@ -28,6 +28,7 @@ from .reconstruction import (
     stoi,
 )
 from .results import bootstrap_interval, read_results, summarise, write_results
+from .units import measure_units
 
 __all__ = [
     "METRICS",
@@ -41,6 +42,7 @@ __all__ = [
     "error_rate",
     "evaluate_codec",
     "linear_probe",
+    "measure_units",
     "mel_distance",
     "pesq_wideband",
     "phoneme_probe",
