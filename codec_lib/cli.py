@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from codec_lib.commands import units_command
+from codec_lib.teacher_commands import TEACHER_COMMANDS
 
 
 class OneLineErrors(TyperGroup):
@@ -47,11 +48,13 @@ def _group(text: str) -> typer.Typer:
 
 app = _group("Neural speech codecs: train them, use them, measure them.")
 corpus_app = _group("Make and describe corpora.")
-teacher_app = _group("Train teachers.")
+teacher_app = _group("Train teachers: of speech, of units, of text.")
 anchors_app = _group("Make tables of anchors for SACodec.")
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(anchors_app, name="anchors")
+for _name, _command in TEACHER_COMMANDS.items():
+    teacher_app.command(_name)(_command)
 
 Text = Annotated[str | None, typer.Option()]
 Number = Annotated[float | None, typer.Option()]
@@ -227,38 +230,6 @@ def corpus_describe(
     from codec_lib.data import corpus, describe
 
     _table(describe(corpus(name, download=download)))
-
-
-@teacher_app.command("train")
-def teacher_train(
-    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
-    corpus: Annotated[str, typer.Option(help="Corpora, joined by commas.")] = "synthetic",
-    steps: Annotated[int | None, typer.Option(help="Of each iteration.")] = None,
-    iterations: Annotated[int, typer.Option(help="1: MFCC units; 2: then a layer's.")] = 2,
-    units: Annotated[str, typer.Option(help="k-means units of each iteration.")] = "100,200",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-) -> None:
-    """Pre-train a small HuBERT from scratch; the same command again goes on."""
-    from dataclasses import replace
-
-    from codec_lib.data import corpus as find_corpus
-    from codec_lib.teachers import iterations as recipe
-    from codec_lib.teachers import save_hubert
-
-    speech = find_corpus(corpus)
-    speech = speech.split("train") if "train" in speech.splits else speech
-    changes = {} if steps is None else {"steps": steps}
-    teacher = recipe.train_hubert(
-        speech,
-        first=replace(recipe.FIRST, **changes),
-        second=replace(recipe.SECOND, **changes) if iterations > 1 else None,
-        num_units=tuple(int(part) for part in (units + "," + units).split(",")[:2]),
-        folder=out.with_suffix(".checkpoints"),
-        device=device,
-        log=typer.echo,
-    )
-    save_hubert(teacher, out, {"corpus": corpus})
-    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
 @anchors_app.command("convert")
