@@ -31,7 +31,7 @@ from .ctc import CtcRecogniser
 from .frontend import HOP
 
 _log = logging.getLogger(__name__)
-REACH = 4  # frames of blank, 80 ms, that belong to the symbol before or behind; measured
+REACH = 3  # frames of blank, 60 ms, that belong to the symbol before or behind; measured
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,15 @@ def aligned(corpus: Corpus, recogniser: CtcRecogniser, voice: str = "en-us") -> 
     ------
     ValueError
         If none is left, or the recogniser names characters.
+
+    Notes
+    -----
+    Measured with a small recogniser that heard synthetic speech only. On synthetic speech of other
+    voices (17 % phoneme errors) boundaries are off by 12 ms in the median, 95 % of them by at most
+    50 ms, and 80 % of the frames have the right phoneme. On LibriSpeech test-other (75 % errors)
+    the right text wins over another of like length in 59 of 60 utterances, but a linear probe
+    agrees with only 21 % of the frames, and with 10 % where the text is another's: for recorded
+    speech take a recogniser that has heard some.
     """
     if recogniser.symbols.kind == "characters":
         raise ValueError("recogniser: got one of characters, expected one of phonemes")

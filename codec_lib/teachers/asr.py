@@ -19,7 +19,7 @@ import torchaudio
 from torch import Tensor
 
 from .ctc import CtcRecogniser, RecogniserConfig
-from .pretrained import PretrainedTeacher, Published
+from .pretrained import PretrainedTeacher, Published, published_file
 
 PUBLISHED_ASR = {
     "wav2vec2_asr_base_960h": Published(
@@ -62,17 +62,7 @@ def published_recogniser(
     if name not in PUBLISHED_ASR:
         raise ValueError(f"recogniser: got {name!r}, expected one of {sorted(PUBLISHED_ASR)}")
     entry = PUBLISHED_ASR[name]
-    kept = Path(torch.hub.get_dir()) / "checkpoints" / entry.file
-    file = Path(path) if path is not None else kept
-    if not file.is_file():
-        if path is not None or not download:
-            raise ValueError(
-                f"recogniser: got {name!r}, whose weights are not at {file}, expected the file "
-                f"there. Hint: download {entry.url} ({entry.size}) to {file}, or call "
-                f"published_recogniser({name!r}, download=True)."
-            )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(entry.url, str(file))
+    file = published_file(name, entry.file, entry.url, entry.size, path, download)
     bundle = getattr(torchaudio.pipelines, entry.bundle)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
