@@ -1,7 +1,7 @@
-r"""Pictures of segmentations: strips coloured by length under a mel spectrogram.
+r"""Pictures of segmentations and units: strips under a mel spectrogram.
 
-Notebook: 14_codecslime, 32_dynamic_frame_rate_segmentations. Leaves out: choosing segments
-(``rate/``). Read next: ``widgets.py``.
+Notebook: 14_codecslime, 21_spin_and_dc_spin, 32_dynamic_frame_rate_segmentations. Leaves out:
+choosing segments (``rate/``) and units (``teachers/``). Read next: ``widgets.py``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from codec_lib import charts, plotting
 
 MOST = 8  # frames of the longest segment that has a colour of its own
 COLORS = colormaps["viridis"](np.linspace(0.95, 0.0, MOST))  # light is short, dark is long
+GOLDEN = 0.618034  # of a turn of the colour circle: units with neighbouring numbers look unlike
 
 
 def palette(max_length: int = 4) -> ListedColormap:
@@ -175,6 +176,73 @@ def segmentation(
     return fig
 
 
+def unit_runs(
+    wav: Tensor,
+    sample_rate: int,
+    rows: Mapping[str, Tensor],
+    frame_rate: float,
+    phonemes: Sequence[Any] = (),
+    span: tuple[float, float] | None = None,
+    title: str = "",
+) -> Figure:
+    r"""Draw a mel spectrogram with phonemes, and under it a strip for each sequence of units.
+
+    Equal units of a strip have one colour (other units may share it); runs bear their number.
+
+    Parameters
+    ----------
+    wav, sample_rate, phonemes, span, title
+        As in ``segmentation``.
+    rows
+        Label to units, (F,), int64.
+    frame_rate
+        Units per second, Hz.
+    """
+    heights = [3.2, *[0.6] * len(rows)]
+    fig, axes = charts.new(
+        len(heights), 1, height=sum(heights) / len(heights) * 0.72, sharex=True,
+        gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    mel, *others = axes[:, 0]
+    _mel_with_cuts(mel, wav, sample_rate, torch.zeros(0), frame_rate)
+    mel.set_title(title, loc="left")
+    mel.set_xlim(span or mel.get_xlim())
+    plotting.mark_phonemes(mel, phonemes, sample_rate, color="white")
+    for ax, (label, found) in zip(others, rows.items(), strict=True):
+        run_strip(ax, found, frame_rate, label)
+        edges = [one.start / sample_rate for one in phonemes]
+        ax.vlines(edges, 0, 1, color="black", linewidth=1.2)
+    others[-1].set_xlabel("time (s)")
+    return fig
+
+
+def run_strip(ax: Axes, units: Tensor, frame_rate: float, label: str = "") -> None:
+    r"""Draw units over time: a colour for each, and its number on every run.
+
+    Parameters
+    ----------
+    ax
+        Axes whose x axis is time in seconds.
+    units
+        Shape (F,), int64.
+    frame_rate
+        Units per second, Hz.
+    label
+        Left of the strip.
+    """
+    numbers, counts = torch.unique_consecutive(units.detach().cpu(), return_counts=True)
+    edges = np.concatenate([[0], counts.cumsum(0).numpy()]) / frame_rate
+    shade = (numbers * 7 % 20).numpy()  # neighbouring numbers are far apart in colour
+    ax.pcolormesh(edges, [0, 1], shade[None], cmap="tab20", vmin=0, vmax=19, alpha=0.6,
+                  edgecolors="white", linewidth=0.6)  # fmt: skip
+    style = {"ha": "center", "va": "center", "fontsize": 7, "clip_on": True}
+    for number, start, end in zip(numbers.tolist(), edges[:-1], edges[1:], strict=True):
+        ax.text((start + end) / 2, 0.5, str(number), **style)
+    ax.set(yticks=[], ylim=(0, 1))
+    ax.spines[:].set_visible(False)
+    ax.set_ylabel(label, rotation=0, ha="right", va="center")
+
+
 def _mel_with_cuts(
     ax: Axes, wav: Tensor, sample_rate: int, lengths: Tensor, frame_rate: float
 ) -> None:
@@ -270,4 +338,51 @@ def small(
     mel.set_title(title, fontsize=9)
     segment_strip(strip, lengths, frame_rate, max_length)
     strip.set(xlabel="time (s)", xlim=(0, seconds))
+    return fig
+
+
+def unit_strips(
+    voices: Mapping[str, tuple[Tensor, Tensor]],
+    sample_rate: int,
+    frame_rate: float = 50.0,
+    phonemes: Sequence[Any] = (),
+    height: float = 0.95,
+    width: float = charts.WIDTH,
+) -> Figure:
+    r"""Draw mel spectrograms with a strip of units below each, and crosses where units differ.
+
+    Parameters
+    ----------
+    voices
+        Label to waveform, any shape with T elements, and its units (F,). Where a unit is another
+        one than that of the first waveform at the same frame, there is a cross.
+    sample_rate, frame_rate
+        Of the waveforms and the units, Hz.
+    phonemes
+        As in ``segmentation``; the same for all.
+    height, width
+        Inches: mean height of a panel, width of the figure.
+
+    Returns
+    -------
+    Figure
+        Two panels for each waveform with one time axis. A unit has the same colour everywhere.
+    """
+    ratios, first = [4, 1] * len(voices), next(iter(voices.values()))[1]
+    fig, axes = charts.new(
+        len(ratios), 1, height, width, sharex=True, gridspec_kw={"height_ratios": ratios}
+    )
+    for (mel, strip), (label, (wav, units)) in zip(
+        axes.reshape(-1, 2), voices.items(), strict=True
+    ):
+        _mel_with_cuts(mel, wav, sample_rate, units.new_zeros(0), frame_rate)
+        mel.set_title(label)
+        plotting.mark_phonemes(mel, phonemes, sample_rate, color="white")
+        hues = colormaps["hsv"](units.numpy() * GOLDEN % 1)[np.newaxis]  # neighbours far apart
+        strip.imshow(hues, aspect="auto", extent=(0, len(units) / frame_rate, 0, 1))
+        count = min(len(units), len(first))
+        moved = (units[:count] != first[:count]).nonzero()[:, 0].numpy() + 0.5
+        strip.plot(moved / frame_rate, np.full(len(moved), 0.5), "kx", markersize=3)
+        strip.set(yticks=[], ylabel="units", xlim=mel.get_xlim())
+    strip.set_xlabel("time (s)")
     return fig

@@ -1,5 +1,7 @@
 """Charts that read tables and intervals, and shares of segment lengths."""
 
+from types import SimpleNamespace
+
 import matplotlib.colors
 import pytest
 import torch
@@ -52,3 +54,34 @@ def test_neighbours_draw_the_distance_from_frame_to_frame():
     x, y = fig.axes[1].lines[0].get_data()
     assert x.tolist() == [1 / 8, 2 / 8, 3 / 8] and y.tolist() == [5, 0, 4]
     assert fig.axes[0].get_xlim() == fig.axes[1].get_xlim() == (0, 0.5)
+
+
+def test_unit_strips_cross_out_the_frames_whose_unit_is_another():
+    wav, first, second = (
+        torch.randn(1, 8000),
+        torch.tensor([3, 3, 5, 7]),
+        torch.tensor([3, 4, 5, 0]),
+    )
+    phonemes = [SimpleNamespace(symbol="AA", start=0, end=4000)]
+    voices = {"one": (wav, first), "two": (wav, second)}
+    fig = strips.unit_strips(voices, 16000, frame_rate=8, phonemes=phonemes)
+    assert len(fig.axes) == 4 and fig.axes[2].get_title() == "two"
+    crosses = [ax.lines[0].get_xdata().tolist() for ax in fig.axes[1::2]]
+    assert crosses == [[], [1.5 / 8, 3.5 / 8]]  # in the middle of frames 1 and 3
+    colours = [ax.images[0].get_array()[0] for ax in fig.axes[1::2]]
+    assert (colours[0][0] == colours[1][0]).all() and (colours[0][2] == colours[1][2]).all()
+    assert (colours[0][1] != colours[1][1]).any()
+    assert [t.get_text() for t in fig.axes[0].texts] == ["AA"]
+
+
+def test_unit_runs_name_every_run_below_the_spectrogram():
+    phonemes = [SimpleNamespace(symbol="AA", start=0, end=4000)]
+    rows = {"one": torch.tensor([3, 3, 5, 3]), "two": torch.tensor([4, 4, 4, 4])}
+    fig = strips.unit_runs(torch.randn(1, 8000), 16000, rows, 8, phonemes, (0.0, 0.5), "said")
+    mel, one, two = fig.axes
+    assert mel.get_title(loc="left") == "said" and [t.get_text() for t in mel.texts] == ["AA"]
+    assert [t.get_text() for t in one.texts] == ["3", "5", "3"]
+    assert [t.get_position()[0] for t in one.texts] == [1 / 8, 2.5 / 8, 3.5 / 8]  # middles
+    assert [t.get_text() for t in two.texts] == ["4"] and two.get_ylabel() == "two"
+    shade = one.collections[0].get_array().ravel()
+    assert shade[0] == shade[2] != shade[1]  # equal units have equal colours
