@@ -278,17 +278,50 @@ def evaluate_command(
     frame_rate: Annotated[str, typer.Option(help="Codes a second, e.g. 40,80; not --n-q.")] = "",
     schemes: Annotated[str, typer.Option(help="scheduled,greedy,uniform,random")] = "scheduled",
     probe: Annotated[bool, typer.Option(help="Also the phonemes in each codebook.")] = False,
+    read: Annotated[str, typer.Option(help="Also read the codes: phonemes,characters")] = "",
     out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
 ) -> None:
     """Measure reconstruction (mel distance, SI-SDR, STOI, PESQ) and what each codebook knows."""
-    from codec_lib import hub
-    from codec_lib.codecs.registry import with_rate
     from codec_lib.data import corpus as find_corpus
-    from codec_lib.evaluation.comparison import CUT, UNTRAINED, as_text, compare_codecs, untrained
+    from codec_lib.evaluation.comparison import as_text, compare_codecs
     from codec_lib.evaluation.results import write_results
 
+    models = _named_codecs(codecs)
+    sample_rate = next(iter(models.values())).sample_rate
+    speech = find_corpus(corpus, split, sample_rate)
+    counts = [int(part) for part in n_q.split(",")]
+    known, unseen = (
+        find_corpus("synthetic", part, sample_rate) if probe or read else None
+        for part in ("train", "test")
+    )
+    told = [speech] if corpus != "synthetic" and all(one.text for one in speech) else []
+    spoken = (known, [unseen, *told], read.split(",")) if read else None
+    rates = [float(part) for part in frame_rate.split(",") if part]
+    if schemes != "scheduled" and not rates:
+        raise ValueError("--schemes: got some without --frame-rate, at which they differ")
+    limits = (max_utterances, max_seconds or None)
+    aligned, cuts = (known, unseen) if probe else None, schemes.split(",")
+    rows = compare_codecs(models, speech, counts, *limits, aligned, rates, cuts, spoken)
+    typer.echo(as_text(rows))
+    if out is not None:
+        conditions = {name: model.fingerprint for name, model in models.items()}
+        conditions = {"fingerprints": conditions, "corpus": corpus, "split": split}
+        conditions |= {"max_utterances": max_utterances, "max_seconds": max_seconds}
+        conditions |= {"probe": "synthetic, train to test" if probe else None, "read": read}
+        typer.echo(f"written: {write_results(out, rows, conditions)}")
+
+
+app.command("units")(units_command)
+
+
+def _named_codecs(arguments: list[str]) -> dict[str, Any]:
+    """Load codecs by label; marks before a name say how each is changed."""
+    from codec_lib import hub
+    from codec_lib.codecs.registry import with_rate
+    from codec_lib.evaluation.comparison import CUT, UNTRAINED, untrained
+
     models = {}
-    for argument in codecs:
+    for argument in arguments:
         label, _, name = argument.rpartition("=")
         changes, marks = [], {UNTRAINED: untrained, CUT: with_rate}
         while mark := next((mark for mark in marks if name.startswith(mark)), ""):
@@ -298,27 +331,7 @@ def evaluate_command(
         for change in reversed(changes):
             model = change(model)
         models[label or Path(name).stem] = model.fold_weight_norm()
-    speech = find_corpus(corpus, split, model.sample_rate)
-    counts = [int(part) for part in n_q.split(",")]
-    aligned = None
-    if probe:
-        known = find_corpus("synthetic", "train", model.sample_rate)
-        aligned = known, find_corpus("synthetic", "test", model.sample_rate)
-    rates = [float(part) for part in frame_rate.split(",") if part]
-    if schemes != "scheduled" and not rates:
-        raise ValueError("--schemes: got some without --frame-rate, at which they differ")
-    limits = (max_utterances, max_seconds or None)
-    rows = compare_codecs(models, speech, counts, *limits, aligned, rates, schemes.split(","))
-    typer.echo(as_text(rows))
-    if out is not None:
-        conditions = {name: model.fingerprint for name, model in models.items()}
-        conditions = {"fingerprints": conditions, "corpus": corpus, "split": split}
-        conditions |= {"max_utterances": max_utterances, "max_seconds": max_seconds}
-        conditions |= {"probe": "synthetic, train to test" if probe else None}
-        typer.echo(f"written: {write_results(out, rows, conditions)}")
-
-
-app.command("units")(units_command)
+    return models
 
 
 @app.command("export")

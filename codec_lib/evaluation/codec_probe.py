@@ -1,4 +1,4 @@
-r"""What each codebook of a codec knows: the phoneme, the speaker.
+r"""What each codebook of a codec knows: the phoneme, the speaker, the text.
 
 SpeechTokenizer claims that distillation puts what is said into the first codebook and leaves the
 voice to the others [Zhang et al. 2024, SpeechTokenizer], §4. Here both are measured codebook by
@@ -20,6 +20,7 @@ from codec_lib.data import Corpus
 from codec_lib.quantizers import ProductQuantizer, code_counts
 from codec_lib.rate.segments import at_frame_rate
 
+from .ctc_probe import ctc_probe
 from .probes import SILENCE, code_statistics, linear_probe, phoneme_frames
 
 
@@ -141,6 +142,48 @@ def probe_speakers(
         known, tested = (torch.stack([one[codebook] for one in part]).sqrt() for part in shares)
         found = linear_probe(known, truth, tested, expected, epochs=40, seed=seed)
         rows.append({"codebook": codebook, **found.to_dict()})
+    return rows
+
+
+def read_codebooks(
+    codec: Codec,
+    train: Corpus,
+    tests: Sequence[Corpus],
+    symbols: Sequence[str] = ("phonemes",),
+    n_q: Sequence[int] | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    r"""Measure how well a recogniser trained on the codes writes down what is said.
+
+    Parameters
+    ----------
+    codec
+        At the corpora's sample rate.
+    train, tests
+        As in ``ctc_probe``.
+    symbols
+        Kinds, each with a probe of its own, e.g. ``("phonemes", "characters")``.
+    n_q
+        Numbers of codebooks; the first alone, and all, by default.
+    **options
+        Further arguments of ``ctc_probe``, e.g. ``seed`` and ``steps``.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        Rows of ``ctc_probe`` with ``n_q``.
+
+    Raises
+    ------
+    ValueError
+        As ``ctc_probe``, or if there are not as many codebooks.
+    """
+    rows = []
+    for count in sorted({1, codec.num_quantizers}) if n_q is None else n_q:
+        codec_codes, sizes = codes_of(codec, count), codec.codebook_sizes[:count]
+        for kind in symbols:
+            found = ctc_probe(codec_codes, train, tests, kind, sizes, **options)
+            rows += [{"n_q": count, **row} for row in found]
     return rows
 
 

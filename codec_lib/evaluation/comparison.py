@@ -16,7 +16,7 @@ import torch
 from codec_lib.codecs.base import Codec
 from codec_lib.data import Corpus
 
-from .codec_probe import probe_codebooks
+from .codec_probe import probe_codebooks, read_codebooks
 from .frame_rates import rate_scores, summarise_rates
 from .reconstruction import METRICS, evaluate_codec
 from .results import summarise
@@ -57,6 +57,7 @@ def compare_codecs(
     aligned: tuple[Corpus, Corpus] | None = None,
     token_rates: Sequence[float] = (),
     schemes: Sequence[str] = ("scheduled",),
+    spoken: tuple[Corpus, Sequence[Corpus], Sequence[str]] | None = None,
 ) -> list[dict[str, Any]]:
     r"""Measure several codecs alike.
 
@@ -68,9 +69,9 @@ def compare_codecs(
         Speech that none was trained on, to reconstruct; None leaves reconstruction out.
     n_q, max_utterances, max_seconds
         As in ``evaluate_codec``; counts that a codec does not have are left out.
-    aligned
-        Training and test part of a corpus with phoneme times, without common speakers; None leaves
-        the probe out.
+    aligned, spoken
+        Arguments of ``probe_codebooks``: training and test part of a corpus with phoneme times; and
+        of ``read_codebooks``: training part, tests, symbols. None leaves the probe out.
     token_rates, schemes
         As in ``rate_scores``; rates that a codec does not have are left out. With any, codecs are
         compared by rate, with all their codebooks, and ``n_q`` does not matter. The first codec at
@@ -81,13 +82,8 @@ def compare_codecs(
     list[dict[str, Any]]
         Rows with ``codec`` and ``measure``: ``"reconstruction"`` (the fields of
         ``evaluate_codec``), ``"rates"`` (those of ``summarise_rates``), ``"difference"`` (the same
-        metrics, less those of the reference at that rate, utterance by utterance) or ``"phonemes"``
-        (those of ``probe_codebooks``).
-
-    Examples
-    --------
-    >>> compare_codecs({})
-    []
+        metrics, less those of the reference at that rate, utterance by utterance), ``"phonemes"``
+        (those of ``probe_codebooks``) or ``"reading"`` (those of ``read_codebooks``).
     """
     rows: list[dict[str, Any]] = []
     has = {name: _rates_of(name, codec, token_rates) for name, codec in codecs.items()}
@@ -105,6 +101,9 @@ def compare_codecs(
         if aligned is not None:
             found = probe_codebooks(codec, *aligned)
             rows += [{"codec": name, "measure": "phonemes", **row} for row in found]
+        if spoken is not None:
+            found = read_codebooks(codec, *spoken)
+            rows += [{"codec": name, "measure": "reading", **row} for row in found]
     return rows + _differences(by_rate)
 
 
@@ -152,6 +151,7 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
         ("rates", ("token_rate", "scheme", "kbit/s", *METRICS)),
         ("difference", ("token_rate", "scheme", *METRICS)),
         ("phonemes", ("codebook", "accuracy", "pnmi")),
+        ("reading", ("n_q", "symbols", "per", "cer", "wer", "test")),
     )
     for measure, columns in tables:
         chosen = [dict(row) for row in rows if row["measure"] == measure]
@@ -161,7 +161,7 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in chosen:
             row["kbit/s"] = row.get("bitrate", 0) / 1000
             row["codebook"] = row.get("codebook", 0) + 1  # counted from 1, as papers do
-            cells = (row[name] for name in columns)
+            cells = (row.get(name, "") for name in columns)
             text = (f"{c:>13}" if isinstance(c, int | str) else f"{c:>13.3f}" for c in cells)
             lines.append(f"{row['codec']:<20}" + "".join(text))
     return "\n".join(lines)

@@ -1,10 +1,14 @@
 """Several codecs measured alike: the rows, the untrained twin, the printed tables."""
 
+from functools import partial
+
 import torch
 
 import codec_lib
 from codec_lib.data import corpus
+from codec_lib.evaluation import codec_probe
 from codec_lib.evaluation.comparison import as_text, compare_codecs, untrained
+from codec_lib.evaluation.ctc_probe import ctc_probe
 
 
 def _codec(**overrides):
@@ -23,12 +27,20 @@ def test_untrained_has_the_config_but_not_the_weights():
     assert torch.equal(twin.semantic.weight, others)
 
 
-def test_every_codec_and_measure_has_its_rows():
+def test_every_codec_and_measure_has_its_rows(monkeypatch):
+    monkeypatch.setattr(codec_probe, "ctc_probe", partial(ctc_probe, steps=2, hidden=8))
     speech = corpus("synthetic/small")
     codecs = {"one": _codec(), "two": untrained(_codec(), seed=2)}
     test = speech.split("test")
     rows = compare_codecs(codecs, test, n_q=(1, 2, 8), max_utterances=2, max_seconds=1.0)
-    rows += compare_codecs(codecs, aligned=(speech.split("train"), test))
+    train = speech.split("train")
+    rows += compare_codecs(codecs, aligned=(train, test))
+    read = compare_codecs({"one": codecs["one"]}, spoken=(train, [test], ["phonemes"]))
+    assert [(row["measure"], row["n_q"], row["test"]) for row in read] == [
+        ("reading", count, test.name) for count in (1, 2)
+    ]
+    assert all(row["per"] > 0.3 for row in read)  # hardly trained
+    assert f"{read[0]['per']:.3f}" in as_text(read)
     seen = [(row["measure"], row["codec"]) for row in rows]
     assert seen.count(("reconstruction", "one")) == 2  # it has no 8 codebooks
     assert seen.count(("phonemes", "two")) == 2
