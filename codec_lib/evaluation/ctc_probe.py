@@ -30,6 +30,7 @@ from codec_lib.losses.ctc import ctc_greedy, ctc_loss, frames_needed
 
 from .errors import symbol_errors
 
+WIDTH = 128  # channels into the BiLSTM
 DROPOUT = 0.2  # of what enters and leaves the BiLSTM: an hour of speech is learnt by heart without
 
 
@@ -102,7 +103,7 @@ class CtcProbe(nn.Module):
         num_symbols: int,
         num_codes: Sequence[int] | None,
         dim: int = 0,
-        width: int = 128,
+        width: int = WIDTH,
         hidden: int = 128,
         layers: int = 1,
         vectors: Sequence[Tensor] | None = None,
@@ -219,22 +220,17 @@ def ctc_probe(
     extract, repeat
         As in ``prepare``. For a codec's codes: ``codec_probe.codes_of(codec, n_q)``.
     train, tests
-        Corpora without common speakers, e.g. ``corpus("synthetic", "train")`` and ``"test"``;
-        aligned, or with text.
+        Corpora without common speakers, e.g. ``corpus("synthetic", "train")`` and ``"test"``.
     symbols
         Kind, see ``data.transcripts.Symbols``.
-    num_codes
-        Size of each codebook; None where ``extract`` gives features.
-    vectors
-        What embeddings start from, see ``CtcProbe``.
+    num_codes, vectors
+        Sizes of the codebooks (None for features); what embeddings start from, see ``CtcProbe``.
     steps, batch_size, learning_rate
         Of Adam; the rate rises over a tenth of the steps and falls to 0.
     hidden, layers
         Of the BiLSTM, in each direction. SLMTokBench has 1024 and 2.
-    seed
-        Of weights and batches.
-    log
-        Called with a line every 100 steps, e.g. ``print``.
+    seed, log
+        Of weights and batches; called with a line every 100 steps, e.g. ``print``.
 
     Returns
     -------
@@ -246,33 +242,41 @@ def ctc_probe(
     Raises
     ------
     ValueError
-        If codes are outside the codebooks, a speaker is in two corpora, or inputs are too few.
+        If codes and codebooks differ, a speaker is in two corpora, or inputs are too few.
     """
     tests = [tests] if isinstance(tests, Corpus) else list(tests)
+    _check_speakers(train, tests)
+    kind = Symbols(symbols)
+    _check_codes((known := prepare(extract, train, kind, repeat)).inputs, num_codes)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        dim = known.inputs[0].shape[1]
+        probe = CtcProbe(len(kind), num_codes, dim, WIDTH, hidden, layers, vectors)
+        probe.standardise(known.inputs)
+        loss = _train(probe.train(), known, steps, batch_size, learning_rate, seed, log)
+    same = {"train_utterances": len(known.inputs), "train_loss": loss, "seed": seed}
+    heard = ((test.name, prepare(extract, test, kind, repeat)) for test in tests)
+    return [{**_tested(probe, name, part, kind, num_codes), **same} for name, part in heard]
+
+
+def _tested(
+    probe: CtcProbe, name: str, heard: Prepared, kind: Symbols, num_codes: Sequence[int] | None
+) -> dict[str, Any]:
+    """Let a trained probe read a corpus; return what it is and the errors."""
+    _check_codes(heard.inputs, num_codes)
+    found = [kind.decode(one) for one in _read(probe, heard.inputs)]
+    right = [kind.decode(one) for one in heard.targets]
+    row = {"test": name, "symbols": kind.kind, "utterances": len(found)}
+    row["left_out"] = heard.left_out
+    return {**row, **symbol_errors(list(zip(found, right, strict=True)), kind)}
+
+
+def _check_speakers(train: Corpus, tests: Sequence[Corpus]) -> None:
+    """Raise ValueError where a speaker is in the training and in a test corpus."""
     for test in tests:
         common = set(train.speakers) & set(test.speakers)
         if common:
             raise ValueError(f"probe: got speakers {sorted(common)[:3]} twice, expected none")
-    kind = Symbols(symbols)
-    known = prepare(extract, train, kind, repeat)
-    _check_codes(known.inputs, num_codes)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
-        dim = known.inputs[0].shape[1]
-        probe = CtcProbe(len(kind), num_codes, dim, 128, hidden, layers, vectors)
-        probe.standardise(known.inputs)
-        loss = _fit(probe.train(), known, steps, batch_size, learning_rate, seed, log)
-    rows = []
-    for test in tests:
-        heard = prepare(extract, test, kind, repeat)
-        _check_codes(heard.inputs, num_codes)
-        found = [kind.decode(one) for one in _read(probe, heard.inputs)]
-        right = [kind.decode(one) for one in heard.targets]
-        row = {"test": test.name, "symbols": symbols, "utterances": len(found)}
-        row |= {"left_out": heard.left_out, "train_utterances": len(known.inputs)}
-        row |= {"train_loss": loss, "seed": seed}
-        rows.append({**row, **symbol_errors(list(zip(found, right, strict=True)), kind)})
-    return rows
 
 
 def _check_codes(inputs: Sequence[Tensor], num_codes: Sequence[int] | None) -> None:
@@ -295,7 +299,7 @@ def _check_codes(inputs: Sequence[Tensor], num_codes: Sequence[int] | None) -> N
         )
 
 
-def _fit(
+def _train(
     probe: CtcProbe,
     known: Prepared,
     steps: int,

@@ -114,7 +114,7 @@ def train_ctc(
         chosen = batch_of(step)
         wavs = [corpus.load(indices[one]) for one in chosen]
         losses.append(
-            _step(recogniser, optimizer, wavs, [targets[i] for i in chosen], step, config)
+            _ctc_step(recogniser, optimizer, wavs, [targets[i] for i in chosen], step, config)
         )
         last = step + 1 == config.steps
         if last or (step + 1) % config.log_every == 0:
@@ -126,11 +126,16 @@ def train_ctc(
         if checkpoint is not None and (last or (step + 1) % config.save_every == 0):
             save_run(recogniser, optimizer, config, step + 1, checkpoint)
     recogniser.eval()
+    _set_statistics(recogniser, corpus, indices)
+    return history
+
+
+def _set_statistics(recogniser: CtcRecogniser, corpus: Corpus, indices: Sequence[int]) -> None:
+    """Set the statistics of the teacher's features, where it has some, from utterances."""
     if hasattr(recogniser.teacher, "set_statistics"):
         device = next(recogniser.parameters()).device
         heard = indices[:: max(1, len(indices) // 150)]
         recogniser.teacher.set_statistics(corpus.load(one)[None].to(device) for one in heard)
-    return history
 
 
 def usable_utterances(
@@ -200,7 +205,7 @@ def _batcher(lengths: Sequence[int], config: CtcConfig) -> Callable[[int], list[
     return lambda step: order(step // per_epoch)[step % per_epoch].tolist()
 
 
-def _step(
+def _ctc_step(
     recogniser: CtcRecogniser,
     optimizer: torch.optim.Optimizer,
     wavs: list[Tensor],
