@@ -19,7 +19,7 @@ from codec_lib.data import Corpus, Utterance
 from codec_lib.teachers.frontend import LogMel, Mfcc
 from codec_lib.teachers.standardised import StandardisedTeacher
 
-from .probes import FeatureFunction, linear_probe, phoneme_frames, pooled_features
+from .probes import SILENCE, FeatureFunction, linear_probe, phoneme_frames, pooled_features
 
 CONTEXT = 5  # frames on either side: 0.22 s in all
 
@@ -171,3 +171,39 @@ def _rows(
             result = fit(parts[0][layer], truth, parts[1][layer], expected)
             rows.append({"features": name, "layer": layer, **result.to_dict()})
     return rows
+
+
+@torch.no_grad()
+def nearest_agreement(
+    extract: FeatureFunction, corpus: Corpus, utterances: int = 12, frame_rate: float = 50.0
+) -> float:
+    r"""Ask how often the nearest frame of another speaker is the same phoneme.
+
+    Parameters
+    ----------
+    extract
+        Function from a waveform (1, 1, T) to features (1, F, D).
+    corpus
+        Aligned; the first ones are compared, each frame with all frames of other speakers.
+    utterances
+        How many; time and memory grow with the square.
+    frame_rate
+        Frames per second of ``extract``.
+
+    Returns
+    -------
+    float
+        Share of the frames that are not silent. Needs no training and no test part.
+    """
+    rows, symbols, voices = [], [], []
+    for index in range(min(utterances, len(corpus))):
+        frames = extract(corpus.load(index)[None])[0]  # (F, D)
+        named = corpus[index].frame_symbols(frame_rate, len(frames))
+        spoken = [f for f, symbol in enumerate(named) if symbol != SILENCE]
+        rows.append(frames[spoken])
+        symbols += [named[f] for f in spoken]
+        voices += [corpus.speakers.index(corpus[index].speaker_id)] * len(spoken)
+    features, voice = torch.cat(rows), torch.tensor(voices)
+    apart = torch.cdist(features, features).masked_fill(voice[:, None] == voice, torch.inf)
+    nearest = apart.argmin(1).tolist()
+    return sum(symbols[f] == symbols[g] for f, g in enumerate(nearest)) / len(symbols)

@@ -29,7 +29,7 @@ from codec_lib.teachers.standardised import StandardisedTeacher, check_layer
 
 from .robustness import Perturbation
 from .teacher_probe import baselines, untrained_like
-from .units import UnitFunction, measure_unit_sets
+from .units import UnitFunction, Units, hear, measure_unit_sets
 
 Title = tuple[str, int | str | None, int]  # features, layer if there is one, number of units
 FeatureSets = Callable[[Tensor], list[Tensor]]  # (1, 1, T) -> one (F, D) for each layer
@@ -281,3 +281,40 @@ def _nearest_units(
     """Name the units (F,) of each k-means of each layer."""
     pairs = zip(features(wav), found, strict=True)
     return [kmeans(frames) for frames, of_layer in pairs for kmeans in of_layer]
+
+
+def unit_sets(
+    features: FeatureSets,
+    train: Corpus,
+    test: Corpus,
+    num_units: int = 100,
+    max_frames: int = 50_000,
+    seed: int = 0,
+) -> list[tuple[KMeans, Units]]:
+    r"""Fit k-means for every layer on one corpus, and name the units of another.
+
+    Parameters
+    ----------
+    features
+        Function from a waveform to the features (F, D) of each layer.
+    train, test
+        What k-means is fitted on; what is named.
+    num_units, max_frames, seed
+        As in ``fit_layers``.
+
+    Returns
+    -------
+    list[tuple[KMeans, Units]]
+        By layer: the centres, and the units (F,) by the number of the utterance in ``test``.
+    """
+    fits = fit_layers(features, train, [num_units], max_frames, seed)
+
+    def named(wav: Tensor) -> Tensor:
+        pairs = zip(fits, features(wav), strict=True)
+        return torch.stack([kmeans(frames) for (kmeans,), frames in pairs], -1)[None]
+
+    heard = hear(named, test)  # (F, layers) of each utterance
+    return [
+        (of_layer[0], {index: frames[:, column] for index, frames in heard.items()})
+        for column, of_layer in enumerate(fits)
+    ]

@@ -227,6 +227,63 @@ def phoneme_measures(
     }
 
 
+def unit_names(units: Units, corpus: Corpus, num_units: int) -> list[str]:
+    r"""Name each unit by the phoneme it goes with most often, silence included, at 50 Hz.
+
+    Parameters
+    ----------
+    units
+        Units (F,) by the utterance's number.
+    corpus
+        With phonemes.
+    num_units
+        N; a unit that does not occur is named like the first symbol.
+    """
+    symbols = sorted({*corpus.phoneme_set, SILENCE})
+    table = torch.zeros(num_units, len(symbols))
+    for index, frames in units.items():
+        named = corpus[index].frame_symbols(50.0, len(frames))
+        for unit, symbol in zip(frames.tolist(), named, strict=True):
+            table[unit, symbols.index(symbol)] += 1
+    return [symbols[best] for best in table.argmax(1).tolist()]
+
+
+def pnmi_gain(one: Units, other: Units, corpus: Corpus) -> tuple[float, float, float]:
+    r"""Compare two sets of units of the same utterances, with an interval over utterances.
+
+    The jackknife: each utterance is left out once, of both sets; how much the difference moves
+    gives its standard error. (The bootstrap is biased here: PNMI grows when frames come twice.)
+
+    Parameters
+    ----------
+    one, other
+        Units (F,) by the utterance's number; the same numbers, two or more.
+    corpus
+        With phonemes; silence is left out.
+
+    Returns
+    -------
+    tuple[float, float, float]
+        PNMI of ``one`` minus that of ``other``, and the ends of its 95 % interval, at a 50 Hz grid.
+    """
+    symbols = sorted({*corpus.phoneme_set, SILENCE})
+    labels = {}
+    for index, frames in one.items():
+        named = corpus[index].frame_symbols(50.0, len(frames))
+        labels[index] = torch.tensor([-1 if s == SILENCE else symbols.index(s) for s in named])
+
+    def pnmi(units: Units, left_out: int | None) -> float:
+        chosen = [index for index in labels if index != left_out]
+        label = torch.cat([labels[index] for index in chosen])
+        found = torch.cat([units[index] for index in chosen])
+        return code_statistics(found[label >= 0], label[label >= 0]).pnmi
+
+    gains = torch.tensor([pnmi(one, i) - pnmi(other, i) for i in labels], dtype=torch.float64)
+    error = float(((len(gains) - 1) * gains.var(correction=0)).sqrt())
+    value = pnmi(one, None) - pnmi(other, None)
+    return value, value - 1.96 * error, value + 1.96 * error
+
+
 def speaker_measures(
     units: Units, corpus: Corpus, num_units: int, seed: int = 0
 ) -> dict[str, float]:

@@ -257,7 +257,9 @@ def masked_prediction_loss(
 
     .. math:: L = \frac{1}{|M|} \sum_{f \in M} -\log p_f(c_f)
               + \beta \frac{1}{|\bar M|} \sum_{f \notin M} -\log p_f(c_f)
-              \qquad \text{[Hsu et al. 2021], Eqs. (1), (2)}
+              \qquad \text{[Hsu et al. 2021], Eq. (1) and §II-B}
+
+    Several clusterings, Eq. (2), are several calls, added up.
 
     Parameters
     ----------

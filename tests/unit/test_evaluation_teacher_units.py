@@ -14,6 +14,7 @@ from codec_lib.evaluation.teacher_units import (
     layer_features,
     layer_units,
     named_perturbations,
+    unit_sets,
 )
 from codec_lib.teachers.hubert import HubertConfig, SmallHubert
 
@@ -97,3 +98,16 @@ def test_any_network_can_be_made_anew():
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(1)  # weights come from the seed alone
     assert torch.equal(fresh.inner.weight, fresh_like(other, None, seed=1).inner.weight)
+
+
+def test_unit_sets_are_fitted_on_one_corpus_and_name_another(teacher, parts):
+    def features(wav):
+        return layer_features(teacher, [0, 2], wav)
+
+    found = unit_sets(features, *parts, num_units=7, max_frames=300, seed=3)
+    fits = fit_layers(features, parts[0], [7], 300, 3)
+    for layer, ((kmeans, units), (expected,)) in enumerate(zip(found, fits, strict=True)):
+        assert torch.equal(kmeans.centres, expected.centres)
+        assert list(units) == list(range(6))
+        right = expected(features(parts[1].load(4)[None])[layer])
+        assert torch.equal(units[4], right)

@@ -7,6 +7,7 @@ from codec_lib.data import Corpus, corpus
 from codec_lib.evaluation.teacher_probe import (
     all_layers,
     baselines,
+    nearest_agreement,
     probe_phonemes,
     probe_words,
     split_layers,
@@ -70,3 +71,18 @@ def test_words_are_probed_on_pooled_features(teacher, parts):
     rows = probe_words(teacher, train, Corpus("t", list(test)), lambda one: one.sex)
     assert len(rows) == 9 and {row["num_classes"] for row in rows} == {2}
     assert {row["num_test"] for row in rows} == {3}
+
+
+def test_nearest_frames_are_sought_among_other_speakers(parts):
+    known = parts[1]
+    numbers = {symbol: n for n, symbol in enumerate(known.phoneme_set)}
+
+    def told(wav):  # features that are the phonemes themselves
+        index = lengths.index(wav.shape[-1])
+        named = known[index].frame_symbols(50.0, -(-wav.shape[-1] // 320))
+        return torch.tensor([[numbers[s]] for s in named]).float()[None]
+
+    lengths = [known.length(index) for index in range(len(known))]
+    shared = nearest_agreement(told, known)
+    assert 0.5 < shared <= 1  # a phoneme that only one speaker says has no right neighbour
+    assert nearest_agreement(lambda wav: 0 * told(wav), known) < 0.2

@@ -18,8 +18,10 @@ from codec_lib.evaluation.units import (
     measure_unit_sets,
     measure_units,
     phoneme_measures,
+    pnmi_gain,
     sequence_measures,
     speaker_measures,
+    unit_names,
 )
 from codec_lib.teachers.perturbation import VoiceError
 
@@ -234,3 +236,23 @@ def _silent(speech: Corpus) -> Corpus:
     from dataclasses import replace
 
     return Corpus("bare", [replace(one, phonemes=(), speaker_id="x") for one in speech[:3]])
+
+
+def test_units_are_named_by_the_phoneme_they_go_with_most():
+    said = _spoken_by("a", "AA S sil T")
+    units = {0: torch.tensor([2, 2, 2, 1, 0, 0, 1, 1])}
+    assert unit_names(units, said, 3) == ["sil", "T", "AA"]
+
+
+def test_a_gain_in_pnmi_comes_with_the_jackknife_of_utterances():
+    said = _spoken_by("abcd", "AA S sil T")
+    right = dict.fromkeys(range(4), torch.tensor([0, 0, 1, 1, 9, 9, 2, 2]))
+    wrong = {0: right[0], 1: right[1] * 0, 2: right[2] * 0, 3: right[3] * 0}
+    assert pnmi_gain(right, right, said) == (0.0, 0.0, 0.0)
+    value, low, high = pnmi_gain(right, wrong, said)
+    left = [phoneme_measures({i: wrong[i] for i in wrong if i != out}, said, 10)["pnmi"]
+            for out in range(4)]  # fmt: skip
+    assert value == pytest.approx(1 - phoneme_measures(wrong, said, 10)["pnmi"])
+    spread = math.sqrt(3 / 4 * sum((one - np.mean(left)) ** 2 for one in left))
+    assert (low, high) == pytest.approx((value - 1.96 * spread, value + 1.96 * spread))
+    assert pnmi_gain(wrong, right, said)[0] == pytest.approx(-value)
