@@ -143,6 +143,33 @@ def teacher_spin(
     _say_size(out)
 
 
+def teacher_spin_hubert(
+    out: Out,
+    targets: Annotated[str, typer.Argument(help="Name or file of the Spin whose codes are named.")],
+    teacher: Annotated[str, typer.Option(help="Name or file of what goes on.")] = "hubert-small",
+    corpus: Speech = "synthetic",
+    fresh: Annotated[bool, typer.Option(help="Start from random weights, as published.")] = False,
+    steps: Steps = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """Pre-train a HuBERT on the codes of a Spin instead of k-means units (SpinHuBERT)."""
+    from codec_lib.teachers import load_hubert, load_spin, save_hubert
+    from codec_lib.teachers.iterations import SECOND, next_iteration
+    from codec_lib.teachers.spin_training import spin_targets
+
+    speech, spin = _training_part(corpus), load_spin(targets).to(device)
+    units, count = spin_targets(spin, speech), spin.config.num_codes
+    config = (
+        replace(SECOND, seed=seed) if steps is None else replace(SECOND, seed=seed, steps=steps)
+    )
+    start, file = load_hubert(teacher).to(device), out.with_suffix(".checkpoint.safetensors")
+    student = next_iteration(start, speech, units, count, config, file, fresh, typer.echo)
+    card = {"targets": targets, "teacher": teacher, "corpus": speech.name, "fresh": fresh}
+    save_hubert(student.cpu(), out, {**card, "training": asdict(config)})
+    _say_size(out)
+
+
 def teacher_recogniser(
     out: Out,
     teacher: Annotated[str, typer.Option(help="Name or file of what is tuned.")] = "hubert-small",
@@ -173,5 +200,6 @@ TEACHER_COMMANDS = {
     "text": teacher_text,
     "voices": teacher_voices,
     "spin": teacher_spin,
+    "spin-hubert": teacher_spin_hubert,
     "recogniser": teacher_recogniser,
 }

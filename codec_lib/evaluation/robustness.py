@@ -2,7 +2,7 @@ r"""How far units change when only the voice, the room or the noise does: unit e
 
 Deduplicated units of a recording and of a changed one are compared by the edits that turn one into
 the other [Gat et al. 2023]. Two lengths to divide by are in use, so both are given and named.
-Notebook: 20. Leaves out: the changes themselves (``teachers/perturbation.py``).
+Notebook: 21. Leaves out: the changes themselves (``teachers/perturbation.py``).
 Read next: ``units.py``.
 """
 

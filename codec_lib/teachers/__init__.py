@@ -10,13 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from .base_hubert import BaseHubert, BaseHubertConfig
+from .ctc import load_recogniser
 from .features import FeatureCache, Teacher, long_features
 from .hubert import HubertConfig, SmallHubert, load_hubert, save_hubert
 from .iterations import train_hubert
 from .kmeans import KMeans, fit_kmeans, load_kmeans, save_kmeans
 from .mhubert import mhubert_units
 from .pretrained import PUBLISHED, PretrainedTeacher, pretrained
-from .spin import Spin, SpinSizes, is_spin, load_spin, save_spin
+from .spin import Spin, SpinSizes, load_spin, save_spin
 from .text import TextTeacher, load_text_teacher
 
 
@@ -27,7 +28,8 @@ def load_teacher(name_or_path: str | Path = "hubert-small") -> Teacher:
     ----------
     name_or_path
         A published one (``"hubert_base"``, see ``PUBLISHED``), one of ``data/checkpoints``
-        (``"hubert-small"``), or a file that ``save_hubert`` or ``save_spin`` wrote.
+        (``"hubert-small"``), or a file that ``save_hubert``, ``save_spin`` or ``save_recogniser``
+        wrote; of a recogniser its tuned teacher.
 
     Returns
     -------
@@ -39,9 +41,14 @@ def load_teacher(name_or_path: str | Path = "hubert-small") -> Teacher:
     ValueError
         If there is no such teacher or its weights are not on disk.
     """
+    from codec_lib import hub
+
     if str(name_or_path) in PUBLISHED:
         return pretrained(str(name_or_path))
-    return load_spin(name_or_path) if is_spin(name_or_path) else load_hubert(name_or_path)
+    card = hub.read_tensors(hub.resolve(name_or_path))[0].get("card", {})
+    if "recogniser" in card:
+        return load_recogniser(name_or_path).teacher
+    return load_spin(name_or_path) if "spin" in card else load_hubert(name_or_path)
 
 
 __all__ = [

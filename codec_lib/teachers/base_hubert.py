@@ -9,7 +9,7 @@ network. On one core a step on 2 s of audio takes 8 s and 2.3 GB: this size is f
 Differences from the published recipe: masks are drawn per frame instead of as a fixed number of
 spans; frames line up with the codec's (40 zeros in front), so there are ceil(T / 320) of them.
 
-Used by notebook 10. Leaves out: several devices, fine-tuning (``ctc.py``).
+Used by notebook 20. Leaves out: several devices, fine-tuning (``ctc.py``).
 Read next: ``pretrained.py``.
 """
 

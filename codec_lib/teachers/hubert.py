@@ -8,7 +8,7 @@ phonetic, and what a codec's first codebook learns from it.
 Differences from the published model: log-mel front end instead of seven convolutions on the
 waveform; pre-norm; 2.8 M parameters instead of 95 M; features are standardised
 (``standardised.py``).
-Used by notebook 10. Leaves out: the targets and the training (``pretraining.py``).
+Used by notebook 20. Leaves out: the targets and the training (``pretraining.py``).
 Read next: ``pretraining.py``.
 """
 

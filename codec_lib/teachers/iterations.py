@@ -4,14 +4,14 @@ r"""From a corpus to a teacher: units of MFCC, pre-training, units of a layer, p
 those of a middle layer of the first. The published second iteration starts from nothing; here it
 goes on from the first by default, which costs half as much. ``PAPER_FIRST`` and ``PAPER_SECOND``
 are the published runs: ``train_hubert(corpus, BaseHubertConfig(), PAPER_FIRST, PAPER_SECOND,
-(100, 500), layer=6, fresh=True, fit_share=0.1)``. Used by notebook 10. Leaves out: a third
-iteration; MFCC with the level and the colour of the recording in them, as published.
+(100, 500), layer=6, fresh=True, fit_share=0.1)``. Used by notebooks
+20 and 21. Leaves out: MFCC with the level and the colour of the recording in them, as published.
 Read next: ``features.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -250,10 +250,55 @@ def train_hubert(
         chosen = round(2 * teacher.num_layers / 3) if layer is None else layer
         say(f"clustering layer {chosen}")
         units = layer_targets(teacher, corpus, chosen, num_units[1], second.seed, fit_share)
-        teacher = with_new_units(teacher, num_units[1], second.seed, fresh)
-        pretrain(teacher, corpus, units, second, place and place / "iteration2.safetensors", log)
-        _measure(teacher, corpus)
+        file = place and place / "iteration2.safetensors"
+        teacher = next_iteration(teacher, corpus, units, num_units[1], second, file, fresh, log)
     return teacher
+
+
+def next_iteration(
+    teacher: Trained,
+    corpus: Corpus,
+    units: Sequence[Tensor],
+    num_units: int,
+    config: PretrainConfig = SECOND,
+    checkpoint: str | Path | None = None,
+    fresh: bool = False,
+    log: Callable[[str], None] | None = None,
+) -> Trained:
+    r"""Train a teacher's successor on other targets, e.g. the codes of Spin (SpinHuBERT).
+
+    Stage I of DC-Spin is this with ``spin_targets(spin, corpus)`` [Chang et al. 2025, DC-Spin], §2,
+    whose network starts from nothing.
+
+    Parameters
+    ----------
+    teacher
+        Of the iteration before; not changed.
+    corpus
+        Speech at 16 kHz.
+    units
+        Targets (F,) of every utterance, below ``num_units``.
+    num_units
+        Units there are.
+    config, checkpoint, log
+        As in ``pretrain``.
+    fresh
+        See ``with_new_units``.
+
+    Returns
+    -------
+    SmallHubert | BaseHubert
+        In eval mode, the statistics of its features measured.
+
+    Raises
+    ------
+    ValueError
+        As ``pretrain``.
+    """
+    student = with_new_units(teacher, num_units, config.seed, fresh)
+    pretrain(student, corpus, units, config, checkpoint, log)
+    _measure(student, corpus)
+    return student
 
 
 def _measure(teacher: Trained, corpus: Corpus, utterances: int = 150) -> None:

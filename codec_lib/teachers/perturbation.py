@@ -6,7 +6,7 @@ bands colours the result [Choi et al. 2021, NANSY], [Qian et al. 2022, ContentVe
 Spin's official code [Chang et al. 2023, Spin]. Durations stay, so frames of both are aligned.
 
 Differences: limits of the pitch search come from the recording itself (there is no table of
-speakers); what Praat draws at random is seeded too; a failure is never silent. Notebook: 20.
+speakers); what Praat draws at random is seeded too; a failure is never silent. Notebook: 21.
 Leaves out: fixed male-to-female mappings of the official validation.
 Read next: ``perturbed.py``.
 """

@@ -3,7 +3,7 @@ r"""Whole corpora in other voices, made once and kept on disk.
 Changing a voice runs at about 60 times real time on one core, which is too slow to do in every
 step [Chang et al. 2023, Spin], official code; so one or a few copies are made beforehand. A file is
 found by the sha256 of the audio it came from, the ranges, the seed and the number of the copy:
-nothing stale is read, and a stopped run goes on where it was. Notebook: 20.
+nothing stale is read, and a stopped run goes on where it was. Notebook: 21.
 Read next: ``sinkhorn.py``.
 """
 

@@ -5,7 +5,7 @@ heard frames, shorter spans, and a warped frequency axis on the input only, so t
 sizes have to be mapped to the same units.
 
 A run is a function of its arguments: crops, masks and dropout depend on seed and step alone, so a
-run that was stopped goes on to the same weights. Used by notebook 10. Leaves out: several devices.
+run that was stopped goes on to the same weights. Used by notebook 20. Leaves out: several devices.
 Read next: ``iterations.py``.
 """
 

@@ -6,7 +6,7 @@ before they become targets. Only two vectors are iterated here, one number per f
 code; the matrix itself is read twice an iteration and written once at the end.
 
 Differences: always float32, also under autocast (exp(1 / 0.02) does not fit into float16), and the
-largest score of each frame is subtracted first. Notebook: 20. Leaves out: a queue of frames of
+largest score of each frame is subtracted first. Notebook: 21. Leaves out: a queue of frames of
 earlier batches. Read next: ``spin.py``.
 """
 

@@ -7,7 +7,7 @@ DC-Spin trains a second, larger set of codes beside the first and throws it away
 [Chang et al. 2025, DC-Spin].
 
 Differences: no released code of DC-Spin gives the weight of its second loss, so it is an argument.
-Notebook: 20. Leaves out: hard targets and mixed views, which the official code has switched off.
+Notebook: 21. Leaves out: hard targets and mixed views, which the official code has switched off.
 Read next: ``spin_training.py``.
 """
 
@@ -386,10 +386,3 @@ def load_spin(name_or_path: str | Path) -> Spin:
         raise ValueError(f"{path}: got weights that do not fit its config: {error}") from error
     spin.normalize_codes()  # half precision has moved them a little
     return spin.eval().requires_grad_(False)
-
-
-def is_spin(name_or_path: str | Path) -> bool:
-    r"""Tell whether a file, or a name of ``data/checkpoints``, holds a Spin."""
-    from codec_lib import hub
-
-    return "spin" in hub.read_tensors(hub.resolve(name_or_path))[0].get("card", {})

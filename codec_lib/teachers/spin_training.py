@@ -6,7 +6,7 @@ the official code [Chang et al. 2023, Spin] in ``PAPER``, one for a small teache
 alone, so a stopped run goes on to the same weights. Where torch.distributed is initialised,
 processes share the pairs of a step, balance codes over all of them and add up their gradients.
 
-Notebook: 20. Leaves out: half precision. Read next: ``iterations.py``, whose next stage may take
+Notebook: 21. Leaves out: half precision. Read next: ``iterations.py``, whose next stage may take
 ``spin_targets``.
 """
 

@@ -11,9 +11,12 @@ from codec_lib.data import make_synthetic
 from codec_lib.teachers import (
     HubertConfig,
     SmallHubert,
+    Spin,
+    SpinSizes,
     load_teacher,
     load_text_teacher,
     save_hubert,
+    save_spin,
 )
 from codec_lib.teachers.ctc import load_recogniser
 
@@ -68,6 +71,28 @@ def test_recogniser(tmp_path, speech, teacher):
     options = ("--teacher", teacher, "--corpus", speech, "--layers", 1)
     _run("recogniser", out, *options, "--symbols", "characters", "--steps", 1)
     assert load_recogniser(out).config.symbols == "characters"
+    told = load_teacher(out)  # its tuned teacher, for the next stage
+    before, after = (one.state_dict() for one in (load_teacher(teacher), told))
+    changed = {key.split(".")[1] for key in before if "layers." in key
+               and not torch.equal(before[key], after[key])}  # fmt: skip
+    assert isinstance(told, SmallHubert) and changed == {"1"}
+
+
+def test_spin_hubert_goes_on_with_the_codes_of_a_spin(tmp_path, speech, teacher):
+    spin, out = tmp_path / "spin.safetensors", tmp_path / "student.safetensors"
+    save_spin(Spin(load_teacher(teacher), SpinSizes(num_codes=7)), spin)
+    options = ("--teacher", teacher, "--corpus", speech, "--steps", 1)
+    said = _run("spin-hubert", out, spin, *options)
+    student, before = load_teacher(out), load_teacher(teacher)
+    assert "1/1 " in said and student.config.num_units == 7
+
+    def distance(one):  # of a layer's weights from the teacher's
+        found, known = (net.layers[0].query_key_value.weight for net in (one, before))
+        return float((found - known).norm() / known.norm())
+
+    assert 0 < distance(student) < 0.1  # one step from the teacher
+    _run("spin-hubert", tmp_path / "new.safetensors", spin, *options, "--seed", 5, "--fresh")
+    assert distance(load_teacher(tmp_path / "new.safetensors")) > 0.5
 
 
 def test_train_takes_steps_for_both_or_for_each(tmp_path, speech):
