@@ -4,7 +4,8 @@ r"""Connectionist temporal classification: learn a sequence whose times are not 
 probable as all ways together to stretch it over the frames. Repeats are one symbol unless a blank
 lies between them, so F frames can hold L symbols only if F >= L + number of equal neighbours.
 
-Used by notebook 11. Leaves out: beam search, language models. Read next: ``teachers/ctc.py``.
+Used by notebooks 11 and 21. Leaves out: beam search, language models. Read next:
+``teachers/ctc.py``.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ def ctc_loss(logits: Tensor, frames: Tensor, targets: Sequence[Sequence[int]]) -
     -------
     Tensor
         Scalar that carries gradient. An item that does not fit its frames counts 0.
+
+    Notes
+    -----
+    On CUDA torch adds up the gradient in no fixed order: two backward passes may differ in the last
+    bits, and ``torch.use_deterministic_algorithms`` refuses it. On the CPU they are equal.
     """
     batch = check_shape(logits, "B F V", name="logits")["B"]
     if len(frames) != batch or len(targets) != batch:

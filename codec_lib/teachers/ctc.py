@@ -4,7 +4,7 @@ DC-Spin fine-tunes its encoder so before it learns units; phonemes did better th
 [Chang et al. 2025, DC-Spin], §2, stage II; as for HuBERT a linear map from the last hidden state to
 the symbols is all that is added [Hsu et al. 2021, HuBERT], §III-E. CTC: [Graves et al. 2006].
 
-Used by notebook 11. Leaves out: beam search, language models. Read next: ``ctc_training.py``.
+Used by notebook 21. Leaves out: beam search, language models. Read next: ``ctc_training.py``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .base_hubert import BaseHubert, BaseHubertConfig
 from .frontend import HOP, frame_count
 from .hubert import HubertConfig, SmallHubert
 from .pretrained import PretrainedTeacher
+from .standardised import weights_digest
 
 Encoder = SmallHubert | BaseHubert | PretrainedTeacher
 _BUILT = {"SmallHubert": (SmallHubert, HubertConfig), "BaseHubert": (BaseHubert, BaseHubertConfig)}
@@ -85,6 +86,8 @@ class CtcRecogniser(nn.Module):
     ----------
     symbols
         The symbol set.
+    fingerprint
+        Text that changes with the weights and the symbols.
 
     Raises
     ------
@@ -128,6 +131,11 @@ class CtcRecogniser(nn.Module):
             transformer.layers[-count:].requires_grad_(True)
             getattr(transformer, norm).requires_grad_(True)
 
+    @property
+    def fingerprint(self) -> str:
+        r"""16 hexadecimal digits that change with the weights and the symbols."""
+        return weights_digest(self, self.symbols.kind)
+
     def forward(
         self,
         wav: Tensor,
@@ -164,6 +172,7 @@ class CtcRecogniser(nn.Module):
     @torch.no_grad()
     def log_probs(self, wav: Tensor) -> Tensor:
         r"""Return log probabilities (F, V) of one waveform (1, 1, T); the blank is symbol 0."""
+        wav = wav.to(self.head.to_symbol.weight.device)
         length = torch.tensor([wav.shape[-1]], device=wav.device)
         return functional.log_softmax(self(wav, length)[0].float(), -1)
 
@@ -190,7 +199,8 @@ def save_recogniser(
     recogniser, path
         The recogniser and its file.
     card
-        Anything JSON can hold that says how it was made.
+        Anything JSON can hold that says how it was made. ``recogniser``, ``teacher`` and
+        ``teacher_config`` are written here, whatever it says of them.
     """
     from codec_lib import hub
 
@@ -198,7 +208,7 @@ def save_recogniser(
     described = {"recogniser": asdict(recogniser.config), "teacher": type(teacher).__name__}
     if type(teacher).__name__ in _BUILT:
         described["teacher_config"] = asdict(teacher.config)
-    return hub.save_module(recogniser, path, metadata={**described, **(card or {})})
+    return hub.save_module(recogniser, path, metadata={**(card or {}), **described})
 
 
 def load_recogniser(name_or_path: str | Path, teacher: Encoder | None = None) -> CtcRecogniser:
@@ -214,11 +224,17 @@ def load_recogniser(name_or_path: str | Path, teacher: Encoder | None = None) ->
     Raises
     ------
     ValueError
-        If the file is of a published teacher and none is given, or weights do not fit.
+        If the file holds no recogniser, or one of a published teacher and none is given, or
+        weights do not fit.
     """
     from codec_lib import hub
 
     def build(card: dict[str, Any]) -> CtcRecogniser:
+        if not {"recogniser", "teacher"} <= card.keys():
+            raise ValueError(
+                f"{name_or_path}: got the weights of something else, expected a recogniser's. "
+                "Hint: codec-lib teacher recogniser makes one"
+            )
         config, kind = RecogniserConfig(**card["recogniser"]), card["teacher"]
         if teacher is not None:
             return CtcRecogniser(teacher, config)

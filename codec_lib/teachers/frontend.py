@@ -6,8 +6,8 @@ hop 320 makes, so features and codes need no shifting. Levels are relative to th
 the utterance, so that a louder recording gives the same features.
 
 MFCC: [Davis & Mermelstein 1980]; as HuBERT's first targets: [Hsu et al. 2021, HuBERT], §III.
-Used by notebook 10. Leaves out: the convolutional front end on the waveform of the published
-HuBERT. With it a training step on 32 s of audio takes 7 s of CPU, with this one 0.5 s.
+Used by notebooks 10 and 20. Leaves out: the convolutional front end on the waveform of the
+published HuBERT. With it a training step on 32 s of audio takes 7 s of CPU, with this one 0.5 s.
 Read next: ``hubert.py``.
 """
 

@@ -3,8 +3,8 @@ r"""k-means units: fitted on bounded memory, assigned frame by frame, kept in on
 [Lloyd 1982]; mini-batch form [Sculley 2010] with the settings of HuBERT's published recipe, but
 with fewer starts (``PUBLISHED_FIT`` has all). Units belong to a layer of a teacher: fitted on one
 and used on another they are wrong without any sign of it, so their file names both and is refused
-for others. Used by notebook 10. Leaves out: product and residual clustering (``quantizers``).
-Read next: ``pretraining.py``.
+for others. Used by notebooks 10, 20 and 21. Leaves out: product and residual clustering
+(``quantizers``). Read next: ``pretraining.py``.
 """
 
 from __future__ import annotations
@@ -100,17 +100,17 @@ class KMeans(nn.Module):
             raise ValueError("kmeans: got units without a layer; hint: KMeans(centres, layer=...)")
         return lambda wav: self(teacher.features(wav, self.layer).cpu())
 
-    def check(self, teacher: Teacher, layer: int | str | None = None) -> None:
+    def check(self, teacher: Teacher | None = None, layer: int | str | None = None) -> None:
         r"""Raise ``ValueError`` if the units are known to be of another teacher or layer.
 
         Parameters
         ----------
         teacher
-            Compared by its fingerprint.
+            Compared by its fingerprint; None is not compared.
         layer
-            None compares the teacher only.
+            None is not compared.
         """
-        if self.teacher and self.teacher != teacher.fingerprint:
+        if teacher is not None and self.teacher and self.teacher != teacher.fingerprint:
             raise ValueError(
                 f"kmeans: got a teacher with fingerprint {teacher.fingerprint}, expected "
                 f"{self.teacher}, which the units are of; hint: fit units on this teacher, as "
@@ -249,7 +249,7 @@ def load_kmeans(
     name_or_path
         Name in ``data/checkpoints``, or file.
     teacher, layer
-        What they are to be used on; None does not check.
+        What they are to be used on; each is checked by itself, and not where it is None.
 
     Returns
     -------
@@ -270,6 +270,5 @@ def load_kmeans(
         return KMeans(empty, card.get("layer"), card.get("teacher", ""))
 
     kmeans = hub.load_module(name_or_path, build)
-    if teacher is not None:
-        kmeans.check(teacher, layer)
+    kmeans.check(teacher, layer)
     return kmeans

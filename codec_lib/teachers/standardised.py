@@ -1,7 +1,8 @@
 r"""What the teachers trained here share: frame features without mean and scale, a fingerprint.
 
-No paper: the published features are raw hidden states. Used by notebook 10. Leaves out: how the
-hidden states are made (``hubert.py``, ``base_hubert.py``). Read next: ``hubert.py``.
+No paper: the published features are raw hidden states. Used by notebooks 10 and 20.
+Leaves out: how the hidden states are made (``hubert.py``, ``base_hubert.py``). Read next:
+``hubert.py``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ r"""Recognisers: what they hear, what is trained, what fits, and how they are ke
 import pytest
 import torch
 
-from codec_lib import audio
+from codec_lib import audio, hub
 from codec_lib.data import Corpus, Phoneme, Utterance
 from codec_lib.teachers.base_hubert import BaseHubert, BaseHubertConfig
 from codec_lib.teachers.ctc import (
@@ -13,7 +13,7 @@ from codec_lib.teachers.ctc import (
     save_recogniser,
 )
 from codec_lib.teachers.ctc_training import CtcConfig, usable_utterances
-from codec_lib.teachers.hubert import HubertConfig, SmallHubert
+from codec_lib.teachers.hubert import HubertConfig, SmallHubert, save_hubert
 from codec_lib.teachers.pretrained import PretrainedTeacher
 
 SMALL = HubertConfig(dim=32, num_layers=3, num_heads=2, ffn_dim=64, num_units=8, unit_dim=16)
@@ -76,13 +76,13 @@ def test_too_many_layers_are_refused():
 
 
 def test_the_head_depends_on_its_seed_alone():
-    state = torch.get_rng_state()
     one = CtcRecogniser(SmallHubert(SMALL), seed=3).head.to_symbol.weight
     assert torch.equal(one, CtcRecogniser(SmallHubert(SMALL), seed=3).head.to_symbol.weight)
     assert not torch.equal(one, CtcRecogniser(SmallHubert(SMALL), seed=4).head.to_symbol.weight)
-    torch.set_rng_state(state)
-    CtcRecogniser(teachers()["small"])
     assert one.shape == (40, 32)
+    teacher, state = SmallHubert(SMALL), torch.get_rng_state()
+    CtcRecogniser(teacher)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_transcript_is_the_best_path_without_repeats_and_blanks(speech):
@@ -103,6 +103,29 @@ def test_a_recogniser_is_kept_whole(name, tmp_path, speech):
     found, expected = again.log_probs(speech[None]), recogniser.log_probs(speech[None])
     assert torch.allclose(found, expected, atol=2e-2)  # half precision
     assert not any(value.requires_grad for value in again.parameters()) and not again.training
+
+
+def test_a_card_does_not_change_what_a_recogniser_is(tmp_path):
+    recogniser = CtcRecogniser(SmallHubert(SMALL))
+    card = {"teacher": "hubert-small", "teacher_config": {}, "recogniser": None, "data": "none"}
+    file = save_recogniser(recogniser, tmp_path / "one.safetensors", card)
+    assert load_recogniser(file).config == recogniser.config
+    assert hub.read_tensors(file)[0]["card"]["data"] == "none"
+
+
+def test_a_file_of_something_else_is_no_recogniser(tmp_path):
+    file = save_hubert(SmallHubert(SMALL), tmp_path / "teacher.safetensors")
+    with pytest.raises(
+        ValueError, match=r"teacher\.safetensors: got the weights of something else"
+    ):
+        load_recogniser(file)
+
+
+def test_a_recogniser_is_known_by_its_weights_and_symbols():
+    torch.manual_seed(0)
+    teacher = SmallHubert(SMALL)
+    one, other = (CtcRecogniser(teacher, seed=seed).fingerprint for seed in (0, 1))
+    assert one == CtcRecogniser(teacher, seed=0).fingerprint != other
 
 
 def test_a_published_teachers_recogniser_needs_its_network(tmp_path, speech):

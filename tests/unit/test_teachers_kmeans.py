@@ -118,6 +118,9 @@ def test_file_knows_its_layer_and_teacher_and_refuses_others(tmp_path, speech):
         kmeans.units_of(other)
     with pytest.raises(ValueError, match="got layer 1, expected 2, as fitted"):
         load_kmeans(path, teacher, 1)
+    with pytest.raises(ValueError, match="got layer 1, expected 2, as fitted"):
+        load_kmeans(path, layer=1)
+    assert load_kmeans(path, layer=2).layer == 2
 
 
 def test_units_of_an_unknown_layer_have_no_function():
