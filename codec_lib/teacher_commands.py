@@ -121,6 +121,7 @@ def teacher_spin(
     codes: Annotated[int, typer.Option(help="Codes of the units.")] = 128,
     auxiliary: Annotated[int, typer.Option(help="Codes of DC-Spin's second head.")] = 0,
     copies: Annotated[int, typer.Option(help="Other voices of each utterance.")] = 1,
+    size: Annotated[str, typer.Option(help="small, or paper: the published recipe.")] = "small",
     steps: Steps = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -129,13 +130,17 @@ def teacher_spin(
     from codec_lib.teachers import load_teacher
     from codec_lib.teachers.perturbed import perturbed_copies
     from codec_lib.teachers.spin import Spin, SpinSizes, save_spin
-    from codec_lib.teachers.spin_training import SMALL, train_spin
+    from codec_lib.teachers.spin_training import PAPER, SMALL, train_spin
 
+    if size not in ("small", "paper"):
+        raise ValueError(f"--size: got {size!r}, expected small or paper")
+    recipe, width = (PAPER, 256) if size == "paper" else (SMALL, 128)
     speech = _training_part(corpus)
-    views, report = perturbed_copies(speech, copies, progress=_counter(500))
+    views, report = perturbed_copies(speech, copies, seed, progress=_counter(500))
     typer.echo(f"{speech.name}: {len(speech)} utterances; {len(report.failures)} voices failed")
-    spin = Spin(load_teacher(teacher), SpinSizes(codes, auxiliary), seed=seed).to(device)
-    config = replace(SMALL, seed=seed) if steps is None else replace(SMALL, seed=seed, steps=steps)
+    sizes = SpinSizes(codes, auxiliary, width)
+    spin = Spin(load_teacher(teacher), sizes, seed=seed).to(device)
+    config = replace(recipe, seed=seed, steps=steps or recipe.steps)
     checkpoint = out.with_suffix(".checkpoint.safetensors")
     train_spin(spin, speech, views, config, checkpoint, typer.echo)
     card = {"teacher": teacher, "corpus": speech.name, "copies": copies, "training": asdict(config)}
@@ -186,8 +191,9 @@ def teacher_recogniser(
     from codec_lib.teachers.ctc_training import CtcConfig, train_ctc
 
     speech = _training_part(corpus)
-    recogniser = CtcRecogniser(load_teacher(teacher), RecogniserConfig(symbols, layers)).to(device)
-    config = CtcConfig(seed=seed) if steps is None else CtcConfig(seed=seed, steps=steps)
+    recogniser = CtcRecogniser(load_teacher(teacher), RecogniserConfig(symbols, layers), seed)
+    recogniser, config = recogniser.to(device), CtcConfig(seed=seed)
+    config = replace(config, steps=steps or config.steps)
     checkpoint = out.with_suffix(".checkpoint.safetensors")
     train_ctc(recogniser, speech, config, checkpoint, typer.echo)
     card = {"base": teacher, "corpus": speech.name, "training": asdict(config)}

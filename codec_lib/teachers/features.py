@@ -15,7 +15,7 @@ import hashlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -58,6 +58,30 @@ class Teacher(Protocol):
     def features(self, wav: Tensor, layer: int | str = "avg") -> Tensor:
         r"""Return (B, F, D) of a waveform (B, 1, T), F = ceil(T / hop_length)."""
         ...
+
+
+def loaded(corpus: Corpus, index: int) -> Tensor | None:
+    r"""Decode an utterance, (1, T); None for a bad file, which the corpus has reported."""
+    try:
+        return corpus.load(index)
+    except audio.AudioError:
+        return None
+
+
+def spread(corpus: Corpus, utterances: int = 150) -> Iterator[Tensor]:
+    r"""Return the first 30 s, (1, 1, T), of utterances spread over a corpus: enough to measure on.
+
+    Parameters
+    ----------
+    corpus
+        Bad files are left out.
+    utterances
+        About how many.
+    """
+    for index in range(0, len(corpus), max(1, len(corpus) // utterances)):
+        wav = loaded(corpus, index)
+        if wav is not None:
+            yield wav[None, :, : 30 * corpus.sample_rate]
 
 
 def long_features(teacher: Teacher, wav: Tensor, layer: int | str = "avg") -> Tensor:

@@ -14,19 +14,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from codec_lib.audio import AudioError
 from codec_lib.data import Corpus
 
 from .base_hubert import BaseHubertConfig
-from .frontend import SAMPLE_RATE, Mfcc, frame_count
+from .features import loaded, long_features, spread
+from .frontend import HOP, SAMPLE_RATE, Mfcc, frame_count
 from .hubert import HubertConfig, new_hubert
 from .kmeans import KMeans, fit_kmeans
 from .pretraining import PretrainConfig, Trained, pretrain
+from .runs import check_source, run_source
 
 Extractor = Callable[[Tensor], Tensor]  # (1, 1, T) -> (1, F, D)
 FIRST = PretrainConfig(steps=1500, seed=0)  # what hubert-small was made with
@@ -124,10 +126,11 @@ def unit_targets(
 @torch.no_grad()
 def _features(corpus: Corpus, index: int, extract: Extractor) -> Tensor | None:
     """Extract the features (F, D) of one utterance; None for a bad file."""
-    try:
-        return extract(corpus.load(index)[None])[0]
-    except AudioError:
+    wav = loaded(corpus, index)
+    if wav is None:
         return None
+    heard = SimpleNamespace(hop_length=HOP, features=lambda piece, _: extract(piece))
+    return long_features(heard, wav[None])
 
 
 def mfcc_targets(
@@ -243,13 +246,23 @@ def train_hubert(
         sizes = replace(config or HubertConfig(), num_units=num_units[0])
         teacher = new_hubert(sizes).to(device)
     say(f"{corpus.name}: {len(corpus)} utterances, {corpus.hours:.2f} h; clustering MFCC")
-    units = mfcc_targets(corpus, num_units[0], first.seed, fit_share)
+    key = f"mfcc {num_units[0]} {first.seed} {fit_share}"
+    units = _kept(
+        place and place / "iteration1.units.safetensors",
+        run_source(teacher, corpus, [key]),
+        lambda: mfcc_targets(corpus, num_units[0], first.seed, fit_share),
+    )
     pretrain(teacher, corpus, units, first, place and place / "iteration1.safetensors", log)
     _measure(teacher, corpus)
     if second is not None:
         chosen = round(2 * teacher.num_layers / 3) if layer is None else layer
         say(f"clustering layer {chosen}")
-        units = layer_targets(teacher, corpus, chosen, num_units[1], second.seed, fit_share)
+        key, student = f"{chosen} {num_units[1]} {second.seed} {fit_share}", teacher
+        units = _kept(
+            place and place / "iteration2.units.safetensors",
+            run_source(student, corpus, [key]),
+            lambda: layer_targets(student, corpus, chosen, num_units[1], second.seed, fit_share),
+        )
         file = place and place / "iteration2.safetensors"
         teacher = next_iteration(teacher, corpus, units, num_units[1], second, file, fresh, log)
     return teacher
@@ -301,9 +314,23 @@ def next_iteration(
     return student
 
 
-def _measure(teacher: Trained, corpus: Corpus, utterances: int = 150) -> None:
+def _kept(file: Path | None, source: str, make: Callable[[], list[Tensor]]) -> list[Tensor]:
+    """Return targets from a file, or make and keep them: clustering again may number them anew."""
+    from codec_lib import hub
+
+    if file is not None and file.is_file():
+        described, tensors = hub.read_tensors(file)
+        check_source(file, described, source)
+        return list(tensors["units"].split(tensors["lengths"].tolist()))
+    units = make()
+    if file is not None:
+        lengths = torch.tensor([len(one) for one in units])
+        tensors = {"units": torch.cat(units), "lengths": lengths}
+        hub.save_tensors(tensors, file, False, {"source": source})
+    return units
+
+
+def _measure(teacher: Trained, corpus: Corpus) -> None:
     """Set the statistics of a teacher's features from utterances spread over the corpus."""
     device = next(teacher.parameters()).device
-    step = max(1, len(corpus) // utterances)
-    good = [index for index in range(0, len(corpus), step) if corpus.length(index)]
-    teacher.set_statistics(corpus.load(index)[None].to(device) for index in good)
+    teacher.set_statistics(wav.to(device) for wav in spread(corpus))

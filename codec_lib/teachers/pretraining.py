@@ -24,7 +24,7 @@ from codec_lib.data import Corpus, CropDataset, batches
 from .base_hubert import BaseHubert
 from .frontend import HOP, SAMPLE_RATE, frame_count
 from .hubert import SmallHubert, masked_prediction_loss, span_mask
-from .runs import make_optimizer, resume_run, save_run, scheduled_rate
+from .runs import make_optimizer, resume_run, run_source, save_run, scheduled_rate
 
 Trained = SmallHubert | BaseHubert
 PRECISIONS = ("float32", "bfloat16")
@@ -115,7 +115,8 @@ def pretrain(
     _check(teacher, corpus, units, config)
     dataset = _crops(corpus, units, config)
     optimizer = make_optimizer(teacher, config)
-    start = resume_run(teacher, optimizer, config, checkpoint)
+    source = run_source(teacher, corpus, units)
+    start = resume_run(teacher, optimizer, config, checkpoint, source)
     history, began = [], time.monotonic()
     teacher.train()
     for step, indices in enumerate(batches(config.batch_size, start), start):
@@ -129,7 +130,7 @@ def pretrain(
                 pace = (time.monotonic() - began) / (step + 1 - start)
                 log(_line(row, pace, config.steps))
         if checkpoint is not None and (last or (step + 1) % config.save_every == 0):
-            save_run(teacher, optimizer, config, step + 1, checkpoint)
+            save_run(teacher, optimizer, config, step + 1, checkpoint, source)
     teacher.eval()
     return history
 

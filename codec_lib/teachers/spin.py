@@ -225,7 +225,7 @@ class Spin(nn.Module):
         return self.teacher.features(wav, layer)
 
     def set_statistics(self, wavs: Iterable[Tensor]) -> None:
-        r"""Measure anew what a ``SmallHubert`` removes from its features; others remove nothing."""
+        r"""Measure anew what a teacher trained here removes; published ones remove nothing."""
         if hasattr(self.teacher, "set_statistics"):
             self.teacher.set_statistics(wavs)
 
@@ -335,7 +335,7 @@ def save_spin(
     from codec_lib import hub
 
     spin = spin if auxiliary else spin.without_auxiliary()
-    state, described = spin.state_dict(), {"spin": asdict(spin.config), **(card or {})}
+    state, described = spin.state_dict(), {**(card or {}), "spin": asdict(spin.config)}
     if isinstance(spin.teacher, SmallHubert):
         described["hubert"] = asdict(spin.teacher.config)
     elif not base:
@@ -346,8 +346,10 @@ def save_spin(
     else:
         parts = set(spin.trained_parts())
         names = tuple(f"{name}." for name, part in spin.named_modules() if part in parts)
+        names += ("teacher.feature_mean", "teacher.feature_scale")  # measured anew, where there are
         state = {key: value for key, value in state.items() if key.startswith(names)}
-        described |= {"base": base, "base_fingerprint": spin.base_fingerprint}
+        described["base"] = base
+    described["base_fingerprint"] = spin.base_fingerprint
     return hub.save_tensors(state, path, True, {"card": described})
 
 
@@ -374,15 +376,17 @@ def load_spin(name_or_path: str | Path) -> Spin:
         teacher = (
             SmallHubert(HubertConfig(**card["hubert"])) if small else load_teacher(card["base"])
         )
-    if not small and teacher.fingerprint != card["base_fingerprint"]:
+    known = card.get("base_fingerprint", "")
+    if not small and teacher.fingerprint != known:
         raise ValueError(
             f"{path}: got a teacher {card['base']!r} with fingerprint {teacher.fingerprint}, "
-            f"expected {card['base_fingerprint']}, which was tuned"
+            f"expected {known}, which was tuned"
         )
     spin = Spin(teacher, SpinSizes(**card["spin"]))
     try:
         spin.load_state_dict(state if small else {**spin.state_dict(), **state})
     except RuntimeError as error:
         raise ValueError(f"{path}: got weights that do not fit its config: {error}") from error
+    spin.base_fingerprint = known
     spin.normalize_codes()  # half precision has moved them a little
     return spin.eval().requires_grad_(False)

@@ -27,9 +27,9 @@ from codec_lib import audio
 from codec_lib.data import Corpus, CropDataset, batches
 from codec_lib.quantizers.ranks import is_distributed, sum_over_ranks
 
-from .features import long_features
+from .features import loaded, long_features, spread
 from .frontend import HOP, SAMPLE_RATE, frame_count
-from .runs import resume_run, save_run, scheduled_rate
+from .runs import resume_run, run_source, save_run, scheduled_rate
 from .spin import Spin, swapped_prediction_loss
 
 
@@ -71,6 +71,8 @@ class SpinConfig:
 
 
 SMALL = SpinConfig()
+# Official: 17 s at most and 256 s a step however many utterances that is; those below 2.5 s are
+# dropped, here they are padded; its rate starts and ends at 1e-6, here at 0.
 PAPER = SpinConfig(steps=5000, num_samples=16 * SAMPLE_RATE, learning_rate=1e-4)  # 256 s a step
 
 
@@ -116,7 +118,8 @@ def train_spin(
     dataset = _pairs(corpus, views, config)
     weights = spin.release()
     optimizer = torch.optim.Adam(weights, config.learning_rate, weight_decay=config.weight_decay)
-    start = resume_run(spin, optimizer, config, checkpoint)
+    source = run_source(spin, corpus, *views)
+    start = resume_run(spin, optimizer, config, checkpoint, source)
     history, began = [], time.monotonic()
     spin.train()
     for step, indices in enumerate(batches(config.pairs, start, world, rank), start):
@@ -130,9 +133,10 @@ def train_spin(
             if log is not None:
                 log(_spin_line(row, (time.monotonic() - began) / (step + 1 - start), config.steps))
         if checkpoint is not None and rank == 0 and (last or (step + 1) % config.save_every == 0):
-            save_run(spin, optimizer, config, step + 1, checkpoint)
+            save_run(spin, optimizer, config, step + 1, checkpoint, source)
     spin.eval()
-    _measure_features(spin, corpus)
+    device = next(spin.parameters()).device
+    spin.set_statistics(wav.to(device) for wav in spread(corpus))
     return history
 
 
@@ -151,7 +155,7 @@ def _framed(corpus: Corpus, views: Sequence[Corpus], index: int) -> Tensor:
     try:
         wavs = [audio.pad_or_crop(view.load(index), length) for view in views if length]
     except audio.AudioError:
-        if _loaded(corpus, index) is not None:
+        if loaded(corpus, index) is not None:
             raise  # the copy is bad, the recording is not
         length, wavs = 0, []
     if not length:
@@ -258,22 +262,6 @@ def _check_pairs(corpus: Corpus, views: Sequence[Corpus], config: SpinConfig) ->
         )
 
 
-def _measure_features(spin: Spin, corpus: Corpus, utterances: int = 150) -> None:
-    """Set the statistics of the tuned features from utterances spread over the corpus."""
-    device = next(spin.parameters()).device
-    chosen = range(0, len(corpus), max(1, len(corpus) // utterances))
-    wavs = (_loaded(corpus, index) for index in chosen)
-    spin.set_statistics(wav[None].to(device) for wav in wavs if wav is not None)
-
-
-def _loaded(corpus: Corpus, index: int) -> Tensor | None:
-    """Decode an utterance, (1, T); None for a bad file, which the corpus has reported."""
-    try:
-        return corpus.load(index)
-    except audio.AudioError:
-        return None
-
-
 def spin_targets(spin: Spin, corpus: Corpus, head: str = "primary") -> list[Tensor]:
     r"""Name the unit of every frame: targets for pre-training the next teacher (SpinHuBERT).
 
@@ -299,7 +287,7 @@ def spin_targets(spin: Spin, corpus: Corpus, head: str = "primary") -> list[Tens
     )
     units = []
     for index in range(len(corpus)):
-        wav = _loaded(corpus, index)
+        wav = loaded(corpus, index)
         found = torch.zeros(0) if wav is None else long_features(named, wav[None])
         units.append(found.to(torch.int16))
     return units

@@ -19,7 +19,7 @@ from torch.nn import functional
 from codec_lib.data.synthetic import sentences
 
 from .hubert import span_mask
-from .runs import make_optimizer, resume_run, save_run, scheduled_rate
+from .runs import make_optimizer, resume_run, run_source, save_run, scheduled_rate
 from .small_text import MASK, PAD, UNKNOWN, VOCABULARY, SmallTextEncoder, TextConfig, pieces_of
 
 
@@ -90,13 +90,15 @@ def train_text_encoder(
         teacher = SmallTextEncoder(config)
     optimizer = make_optimizer(teacher, training)
     split = [pieces_of(text.split()) for text in texts]
-    for step in range(resume_run(teacher, optimizer, training, checkpoint), training.steps):
+    source = run_source(teacher, texts)
+    start = resume_run(teacher, optimizer, training, checkpoint, source)
+    for step in range(start, training.steps):
         loss = _text_step(teacher, optimizer, split, step, training)
         last = step + 1 == training.steps
         if log is not None and (last or (step + 1) % training.log_every == 0):
             log(f"step {step + 1:5d}/{training.steps}  loss {loss:.3f}")
         if checkpoint is not None and (last or (step + 1) % training.save_every == 0):
-            save_run(teacher, optimizer, training, step + 1, checkpoint)
+            save_run(teacher, optimizer, training, step + 1, checkpoint, source)
     teacher.eval().set_statistics(texts)
     return teacher
 

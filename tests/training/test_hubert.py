@@ -5,6 +5,7 @@ import torch
 
 from codec_lib import audio
 from codec_lib.data import Corpus, Utterance
+from codec_lib.teachers import iterations
 from codec_lib.teachers.hubert import HubertConfig, SmallHubert
 from codec_lib.teachers.iterations import (
     layer_targets,
@@ -68,6 +69,10 @@ def test_a_stopped_run_goes_on_to_the_same_weights(corpus, tmp_path):
         assert torch.equal(one, other)
     with pytest.raises(ValueError, match="another config"):
         pretrain(new_teacher(), corpus, units, CONFIG, file)
+    with pytest.raises(ValueError, match="other data"):
+        pretrain(new_teacher(), corpus, [7 - one for one in units], config, file)
+    with pytest.raises(ValueError, match="other data"):
+        pretrain(new_teacher(), corpus[1:], units[1:], config, file)
 
 
 def test_training_leaves_the_global_random_state_alone(corpus):
@@ -113,6 +118,26 @@ def test_a_bad_file_does_not_end_a_run(corpus, tmp_path):
     assert any("bad.wav" in path for path, _ in mixed.bad_files)
 
 
+def test_a_file_that_breaks_off_does_not_end_a_run(corpus, tmp_path):
+    audio.write(tmp_path / "cut.flac", corpus.load(4), 16000)
+    whole = (tmp_path / "cut.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])  # its header promises more
+    mixed = Corpus("mixed", [Utterance("cut", str(tmp_path / "cut.flac")), *corpus])
+    config = PretrainConfig(**{**vars(CONFIG), "steps": 1})
+    teacher = train_hubert(mixed, TINY, config, None, (8, 8))
+    assert teacher.feature_mean.abs().max() > 0  # its statistics were measured
+    assert any("cut.flac" in path for path, _ in mixed.bad_files)
+
+
+def test_targets_come_from_the_folder(corpus, tmp_path, monkeypatch):
+    short = PretrainConfig(**{**vars(CONFIG), "steps": 1})
+    made = train_hubert(corpus, TINY, short, None, (8, 8), folder=tmp_path)
+    monkeypatch.setattr(iterations, "mfcc_targets", lambda *_: pytest.fail("clustered again"))
+    (tmp_path / "iteration1.safetensors").unlink()
+    assert torch.equal(train_hubert(corpus, TINY, short, None, (8, 8), folder=tmp_path).units,
+                       made.units)  # fmt: skip
+
+
 def test_a_teacher_is_made_in_two_iterations_and_again_from_its_checkpoints(corpus, tmp_path):
     short = PretrainConfig(**{**vars(CONFIG), "steps": 2})
     arguments = dict(
@@ -124,5 +149,11 @@ def test_a_teacher_is_made_in_two_iterations_and_again_from_its_checkpoints(corp
     features = teacher.features(corpus.load(5)[None], layer=1)
     assert features.abs().mean() < 2  # standardised
     assert torch.equal(train_hubert(corpus, **arguments).units, teacher.units)
+    file = tmp_path / "run" / "iteration2.units.safetensors"
+    assert file.is_file()  # clustering is not done again, wherever the run goes on
+    with pytest.raises(ValueError, match="other data"):
+        train_hubert(corpus, **{**arguments, "layer": 0})
+    with pytest.raises(ValueError, match="other data"):
+        train_hubert(corpus[1:], **arguments)
     one = train_hubert(corpus, **{**arguments, "second": None, "folder": None})
     assert one.config.num_units == 8

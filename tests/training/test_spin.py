@@ -90,7 +90,11 @@ def test_a_stopped_run_goes_on_to_the_same_weights(corpus, views, tmp_path):
     assert rest == history[-len(rest) :] and len(rest) == 4  # from the checkpoint of step 2
     state = resumed.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in whole.state_dict().items())
-    assert train_spin(resumed, corpus, views, SHORT, file) == []
+    assert train_spin(new_spin(), corpus, views, SHORT, file) == []  # done
+    with pytest.raises(ValueError, match="other weights"):
+        train_spin(resumed, corpus, views, SHORT, file)
+    with pytest.raises(ValueError, match="other data"):
+        train_spin(new_spin(), corpus[1:], [view[1:] for view in views], SHORT, file)
     with pytest.raises(ValueError, match="another config"):
         train_spin(new_spin(), corpus, views, CONFIG, file)
     with pytest.raises(ValueError, match="another config"):

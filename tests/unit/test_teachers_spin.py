@@ -94,6 +94,20 @@ def test_a_published_size_trained_here_learns_in_its_top_layers(speech_batch):
     assert all(name.startswith((f"{place}1", f"{place}2", "heads")) for name in learnt)
 
 
+def test_statistics_of_a_published_size_are_kept(speech_batch, tmp_path):
+    convolutions = ((8, 10, 5), *((8, 3, 2),) * 4, *((8, 2, 2),) * 2)
+    sizes = {"dim": 32, "num_layers": 3, "num_heads": 2, "ffn_dim": 64}
+    places = {"position_kernel": 8, "position_groups": 4}
+    config = BaseHubertConfig(convolutions, **sizes, **places)
+    base = save_hubert(BaseHubert(config), tmp_path / "base.safetensors")
+    spin = Spin(load_teacher(base), SIZES).eval()
+    spin.set_statistics([speech_batch])  # as training does at its end
+    assert not torch.equal(spin.teacher.feature_mean, load_teacher(base).feature_mean)
+    found = load_spin(save_spin(spin, tmp_path / "spin.safetensors", base=str(base)))
+    expected = spin.features(speech_batch)
+    assert (found.features(speech_batch) - expected).abs().max() < 0.02 * expected.abs().max()
+
+
 def test_the_frozen_part_has_no_dropout_in_training(speech_batch):
     spin = Spin(published(), SIZES).train()
     assert spin.training and spin.heads.training
@@ -183,6 +197,7 @@ def test_files_hold_the_primary_codes_in_half_precision(spin, tmp_path, speech):
     path = save_spin(spin, tmp_path / "s.safetensors", {"note": "a test"})
     loaded = load_teacher(path)
     assert isinstance(loaded, Spin) and not loaded.training
+    assert loaded.base_fingerprint == spin.base_fingerprint
     assert list(loaded.heads) == ["primary"] and loaded.config.num_auxiliary == 0
     assert list(spin.heads) == ["primary", "auxiliary"]  # the one in memory is left alone
     assert not any(weight.requires_grad for weight in loaded.parameters())
