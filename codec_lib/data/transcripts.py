@@ -2,7 +2,8 @@ r"""Transcripts as numbers: phonemes or characters, for connectionist temporal c
 
 Number 0 is CTC's blank. Phonemes are the utterance's own where it is aligned (silence left out),
 else those of ``pronounce``; ``|`` stands between words in characters and, if wanted, in phonemes.
-No paper. Leaves out: word pieces. Read next: ``codec_lib/losses/ctc.py``.
+No paper. Used by notebooks 11 and 21. Leaves out: word pieces. Read next:
+``codec_lib/losses/ctc.py``.
 """
 
 from __future__ import annotations
@@ -61,27 +62,36 @@ class Symbols:
         return len(self.names)
 
     def encode(self, utterance: Utterance) -> list[int] | None:
-        r"""Return the numbers of what is said; None where the letters of a number are not known.
+        r"""Return the numbers of what is said, or None where that cannot be spelt.
 
-        Raises
-        ------
-        ValueError
-            If the utterance has neither phonemes nor text, or no text where text is needed.
+        Parameters
+        ----------
+        utterance
+            With phonemes, or with text where the kind has words or no phonemes are known.
+
+        Returns
+        -------
+        list[int] or None
+            None where text is needed and there is none or no word in it, where the letters of a
+            number are not known, and where there are fewer phonemes than words. Empty where the
+            phonemes are silence alone.
         """
+        if utterance.phonemes and self.kind == "phonemes":
+            return self.join([_own(utterance)])
+        said = normalise_words(utterance.text)
+        if not said:
+            return None
         if self.kind == "characters":
-            words = [list(plain_letters(word)) for word in normalise_words(_text(utterance))]
+            words = [list(plain_letters(word)) for word in said]
             if any(not word or not set(word) <= set(self.names) for word in words):
                 return None
-        elif utterance.phonemes and self.kind == "phonemes":
-            words = [_own(utterance)]
-        else:
-            words = [
-                list(phones) for _, phones in pronounce(_text(utterance), accent_of(utterance))
-            ]
-            if utterance.phonemes:
-                own = _own(utterance)
-                bounds = word_boundaries(words, own)
-                words = [own[a:b] for a, b in pairwise(bounds)]
+            return self.join(words)
+        words = [list(phones) for _, phones in pronounce(utterance.text, accent_of(utterance))]
+        if utterance.phonemes:
+            own = _own(utterance)
+            if len(own) < len(words):
+                return None
+            words = [own[a:b] for a, b in pairwise(word_boundaries(words, own))]
         return self.join(words)
 
     def join(self, words: Sequence[Sequence[str]]) -> list[int]:
@@ -119,16 +129,6 @@ def plain_letters(word: str) -> str:
     return "".join(
         one for one in unicodedata.normalize("NFD", word) if not unicodedata.combining(one)
     )
-
-
-def _text(utterance: Utterance) -> str:
-    """Return the text of an utterance, or say that there is none."""
-    if not utterance.text:
-        raise ValueError(
-            f"{utterance.utterance_id}: got no text, expected a transcript. "
-            "Hint: corpus.select(lambda utterance: utterance.text) keeps those that have one."
-        )
-    return utterance.text
 
 
 def _own(utterance: Utterance) -> list[str]:

@@ -2,9 +2,10 @@ r"""What is said, read from codes or features by a small recogniser: a BiLSTM wi
 
 SLMTokBench judges speech tokens by such a probe: an embedding for every code (random, k-means
 centroids or the codec's own codebooks), a two-layer BiLSTM of 1024 units and CTC on characters
-[Zhang et al. 2024, SpeechTokenizer], §4. Several codebooks are added up. Here the network is
-smaller, so that one measurement takes two minutes on one core; the absolute error is therefore
-high, and only figures of one setting may be compared.
+[Zhang et al. 2024, SpeechTokenizer], §4. Several codebooks are added up, here divided by the root
+of their number, so that one and eight enter with the same variance. The network is smaller, so that
+one measurement takes two minutes on one core; the absolute error is therefore high, and only
+figures of one setting may be compared.
 
 The front of the probe is the part that differs: codes are embedded, features are standardised on
 the training part and mapped linearly. Everything random depends on the seed alone. Used by
@@ -36,7 +37,7 @@ DROPOUT = 0.2  # of what enters and leaves the BiLSTM: an hour of speech is lear
 
 @dataclass(frozen=True)
 class Prepared:
-    r"""A corpus as the probe needs it.
+    r"""A corpus as the probe needs it, for one kind of symbols.
 
     Attributes
     ----------
@@ -94,8 +95,9 @@ class CtcProbe(nn.Module):
     width, hidden, layers
         Of the front; of the BiLSTM in each direction; its layers.
     vectors
-        For each codebook what to start its embedding from, (N, D), D the same for all; random by
-        default. They are trained on.
+        For each codebook what to start its embedding from, (N, D), D the same for all; by default
+        random ones of variance 1, whose sum over K codebooks is divided by sqrt(K). They are
+        trained on.
     """
 
     def __init__(
@@ -118,7 +120,8 @@ class CtcProbe(nn.Module):
             table.weight.data.copy_(given)
         self.front = nn.Linear(dim, width) if num_codes is None or vectors is not None else None
         self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(dim))
+        spread = len(self.tables) ** 0.5 if self.front is None else 1.0  # of K random vectors' sum
+        self.register_buffer("scale", torch.full((dim,), spread))
         self.lstm = BiLstm(width, hidden, layers)
         self.to_symbol = nn.Linear(2 * hidden, num_symbols)
 
@@ -137,7 +140,7 @@ class CtcProbe(nn.Module):
     def standardise(self, inputs: Sequence[Tensor]) -> None:
         r"""Measure mean and scale of what enters the front, over the frames of utterances."""
         if self.front is None:
-            return  # random embeddings have unit variance as they are
+            return  # random embeddings are known to have mean 0 and variance K
         rows = torch.cat(list(inputs))
         if len(self.tables):
             rows = sum(table(rows[:, k]) for k, table in enumerate(self.tables))
@@ -146,16 +149,46 @@ class CtcProbe(nn.Module):
 
 
 @torch.no_grad()
-def prepare(
-    extract: Callable[[Tensor], Tensor], corpus: Corpus, symbols: Symbols, repeat: int = 1
-) -> Prepared:
-    r"""Compute the codes or features of a corpus once, with its targets.
+def extracted(extract: Callable[[Tensor], Tensor], corpus: Corpus) -> list[Tensor | None]:
+    r"""Compute the codes or features of a corpus, from which any kind of symbols can be read.
 
     Parameters
     ----------
     extract
         Function from a waveform (1, 1, T) to codes (1, F) or (1, F, K) int64, or to features
         (1, F, D) float.
+    corpus
+        Any.
+
+    Returns
+    -------
+    list[Tensor | None]
+        Of each utterance (F, K) int64 or (F, D) float32; None for a bad file.
+    """
+    heard: list[Tensor | None] = []
+    for index in range(len(corpus)):
+        try:
+            found = extract(corpus.load(index)[None])[0].cpu()  # (F,), (F, K) or (F, D)
+        except audio.AudioError:
+            heard.append(None)  # the corpus has reported it
+            continue
+        found = found[:, None] if found.ndim == 1 else found
+        heard.append(found.float() if found.is_floating_point() else found.long())
+    return heard
+
+
+def prepare(
+    extract: Callable[[Tensor], Tensor] | Sequence[Tensor | None],
+    corpus: Corpus,
+    symbols: Symbols,
+    repeat: int = 1,
+) -> Prepared:
+    r"""Put the codes or features of a corpus beside its targets.
+
+    Parameters
+    ----------
+    extract
+        As in ``extracted``; or what it returned, of which any number of kinds can be prepared.
     corpus
         Aligned or with text.
     symbols
@@ -166,7 +199,7 @@ def prepare(
     Returns
     -------
     Prepared
-        Several can be made of one extraction; see ``ctc_probe``.
+        The utterances that can be used; the others are counted.
 
     Raises
     ------
@@ -174,25 +207,18 @@ def prepare(
         If fewer than half of the utterances can be used.
     """
     inputs, targets = [], []
-    for index, utterance in enumerate(corpus):
-        target = symbols.encode(utterance)
-        if not target:
-            continue
-        try:
-            found = extract(corpus.load(index)[None])[0].cpu()  # (F,), (F, K) or (F, D)
-        except audio.AudioError:
-            continue  # the corpus has reported it
-        found = found[:, None] if found.ndim == 1 else found
-        found = found.float() if found.is_floating_point() else found.long()
-        found = found.repeat_interleave(repeat, 0)
-        if len(found) >= frames_needed(target):
-            inputs.append(found)
+    heard = extracted(extract, corpus) if callable(extract) else extract
+    for found, utterance in zip(heard, corpus, strict=True):
+        target = None if found is None else symbols.encode(utterance)
+        if target and repeat * len(found) >= frames_needed(target):
+            inputs.append(found.repeat_interleave(repeat, 0))
             targets.append(target)
     left_out = len(corpus) - len(inputs)
     if 2 * len(inputs) < len(corpus):
         raise ValueError(
             f"{corpus.name}: got {left_out} of {len(corpus)} utterances that cannot be used, "
-            f"expected at most half. Hint: frames may be too few for CTC; repeat={repeat + 1}"
+            f"expected at most half. Hint: are they {symbols.kind} that can be spelt? Frames may "
+            f"also be too few for CTC; repeat={repeat + 1}"
         )
     return Prepared(inputs, targets, left_out)
 
@@ -201,7 +227,7 @@ def ctc_probe(
     extract: Callable[[Tensor], Tensor],
     train: Corpus,
     tests: Corpus | Sequence[Corpus],
-    symbols: str = "phonemes",
+    symbols: str | Sequence[str] = "phonemes",
     num_codes: Sequence[int] | None = None,
     vectors: Sequence[Tensor] | None = None,
     steps: int = 1000,
@@ -218,11 +244,11 @@ def ctc_probe(
     Parameters
     ----------
     extract, repeat
-        As in ``prepare``. For a codec's codes: ``codec_probe.codes_of(codec, n_q)``.
+        As in ``prepare``, a function. For a codec's codes: ``codec_probe.codes_of(codec, n_q)``.
     train, tests
         Corpora without common speakers, e.g. ``corpus("synthetic", "train")`` and ``"test"``.
     symbols
-        Kind, see ``data.transcripts.Symbols``.
+        A kind of ``data.transcripts.Symbols``, or several: one extraction, a probe for each.
     num_codes, vectors
         Sizes of the codebooks (None for features); what embeddings start from, see ``CtcProbe``.
     steps, batch_size, learning_rate
@@ -235,9 +261,8 @@ def ctc_probe(
     Returns
     -------
     list[dict[str, Any]]
-        A row per test corpus: ``test``, ``symbols``, ``utterances``, ``left_out``,
-        ``train_utterances``, ``train_loss`` (per symbol, mean of the last tenth), ``seed`` and the
-        fields of ``symbol_errors``: ``per``, or ``cer`` and ``wer``, with intervals.
+        A row per kind and test corpus: ``test``, ``symbols``, ``utterances``, ``left_out``,
+        ``train_utterances``, ``train_loss`` (last tenth), ``seed``, fields of ``symbol_errors``.
 
     Raises
     ------
@@ -246,29 +271,38 @@ def ctc_probe(
     """
     tests = [tests] if isinstance(tests, Corpus) else list(tests)
     _check_speakers(train, tests)
-    kind = Symbols(symbols)
-    _check_codes((known := prepare(extract, train, kind, repeat)).inputs, num_codes)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
-        dim = known.inputs[0].shape[1]
-        probe = CtcProbe(len(kind), num_codes, dim, WIDTH, hidden, layers, vectors)
-        probe.standardise(known.inputs)
-        loss = _train(probe.train(), known, steps, batch_size, learning_rate, seed, log)
-    same = {"train_utterances": len(known.inputs), "train_loss": loss, "seed": seed}
-    heard = ((test.name, prepare(extract, test, kind, repeat)) for test in tests)
-    return [{**_tested(probe, name, part, kind, num_codes), **same} for name, part in heard]
+    heard, probes = extracted(extract, train), []
+    for kind in map(Symbols, [symbols] if isinstance(symbols, str) else symbols):
+        _check_codes((known := prepare(heard, train, kind, repeat)).inputs, num_codes)
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.manual_seed(seed)
+            sizes = known.inputs[0].shape[1], WIDTH, hidden, layers
+            probe = CtcProbe(len(kind), num_codes, *sizes, vectors)
+            loss = _train(probe, known, steps, batch_size, learning_rate, seed, log)
+        fitted = {"train_utterances": len(known.inputs), "train_loss": loss, "seed": seed}
+        probes.append((kind, probe, fitted))
+    rows = [_tested(probes, extracted(extract, test), test, repeat, num_codes) for test in tests]
+    return [row for of_kind in zip(*rows, strict=True) for row in of_kind]
 
 
 def _tested(
-    probe: CtcProbe, name: str, heard: Prepared, kind: Symbols, num_codes: Sequence[int] | None
-) -> dict[str, Any]:
-    """Let a trained probe read a corpus; return what it is and the errors."""
-    _check_codes(heard.inputs, num_codes)
-    found = [kind.decode(one) for one in _read(probe, heard.inputs)]
-    right = [kind.decode(one) for one in heard.targets]
-    row = {"test": name, "symbols": kind.kind, "utterances": len(found)}
-    row["left_out"] = heard.left_out
-    return {**row, **symbol_errors(list(zip(found, right, strict=True)), kind)}
+    probes: Sequence[tuple[Symbols, CtcProbe, dict[str, Any]]],
+    heard: Sequence[Tensor | None],
+    test: Corpus,
+    repeat: int,
+    num_codes: Sequence[int] | None,
+) -> list[dict[str, Any]]:
+    """Let the probe of each kind read a corpus; return a row with the errors of each."""
+    rows = []
+    for kind, probe, fitted in probes:
+        part = prepare(heard, test, kind, repeat)
+        _check_codes(part.inputs, num_codes)
+        found = [kind.decode(one) for one in _read(probe, part.inputs)]
+        right = [kind.decode(one) for one in part.targets]
+        row = {"test": test.name, "symbols": kind.kind, "utterances": len(found)}
+        row["left_out"] = part.left_out
+        rows.append({**row, **symbol_errors(list(zip(found, right, strict=True)), kind), **fitted})
+    return rows
 
 
 def _check_speakers(train: Corpus, tests: Sequence[Corpus]) -> None:
@@ -309,6 +343,7 @@ def _train(
     log: Callable[[str], None] | None,
 ) -> float:
     """Train the probe; return its loss over the last tenth of the steps."""
+    probe.train().standardise(known.inputs)
     optimizer = torch.optim.Adam(probe.parameters(), learning_rate)
     lengths = [len(one) for one in known.inputs]
     losses: list[float] = []

@@ -1,18 +1,20 @@
 r"""Train a recogniser by CTC on whole utterances.
 
 Utterances of like length make a batch; those that are too long to hear, too short for CTC or not to
-be spelt are left out and counted. A run is a function of its arguments: batches, masks and dropout
-depend on seed and step alone, so a run that was stopped goes on to the same weights.
+be spelt are left out and counted. On a CPU a run is a function of its arguments: batches, masks and
+dropout depend on seed and step alone, so a run that was stopped goes on to the same weights. On
+CUDA the same holds for what is drawn, but not for the last bits of CTC's gradient, which torch adds
+up in no fixed order there.
 
 [Graves et al. 2006, CTC]; hidden spans and the schedule [Hsu et al. 2021, HuBERT], §IV-C. Used by
-notebook 11. Leaves out: several devices, freezing the encoder for the first steps.
+notebook 21. Leaves out: several devices, freezing the encoder for the first steps.
 Read next: ``alignment.py``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,10 +28,11 @@ from codec_lib.data.segments import length_batches
 from codec_lib.losses.ctc import ctc_loss, frames_needed
 
 from .ctc import CtcRecogniser
+from .features import loaded
 from .frontend import HOP, SAMPLE_RATE, frame_count
 from .hubert import SmallHubert, span_mask
 from .pretrained import PretrainedTeacher
-from .runs import make_optimizer, resume_run, save_run, scheduled_rate
+from .runs import make_optimizer, resume_run, run_source, save_run, scheduled_rate
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def train_ctc(
         Trained on its device; left in eval mode, with the statistics of its teacher's features
         measured anew.
     corpus
-        At 16 kHz, aligned or with text.
+        At 16 kHz, aligned or with text. A file that turns out to be bad is reported by the corpus
+        and missing from its batches; a batch without any file takes no step.
     config
         How to train.
     checkpoint
@@ -106,36 +110,45 @@ def train_ctc(
     config, say = config or CtcConfig(), log or (lambda line: None)
     indices, targets = usable_utterances(recogniser, corpus, config, say)
     optimizer = make_optimizer(recogniser, config)
-    start = resume_run(recogniser, optimizer, config, checkpoint)
+    source = run_source(recogniser, corpus)
+    start = resume_run(recogniser, optimizer, config, checkpoint, source)
+    spelt = dict(zip(indices, targets, strict=True))
     batch_of = _batcher([corpus.length(index) for index in indices], config)
     history, losses, began = [], [], time.monotonic()
     recogniser.train()
     for step in range(start, config.steps):
-        chosen = batch_of(step)
-        wavs = [corpus.load(indices[one]) for one in chosen]
-        losses.append(
-            _ctc_step(recogniser, optimizer, wavs, [targets[i] for i in chosen], step, config)
-        )
+        heard = dict(_readable(corpus, (indices[place] for place in batch_of(step))))
+        if heard:
+            losses.append(_ctc_step(recogniser, optimizer, heard, spelt, step, config))
         last = step + 1 == config.steps
         if last or (step + 1) % config.log_every == 0:
             rate = scheduled_rate(step, config)
-            row = {"step": step + 1, "loss": float(np.mean(losses)), "learning_rate": rate}
+            loss = float(np.mean(losses or [np.nan]))
+            row = {"step": step + 1, "loss": loss, "learning_rate": rate}
             history.append(row)
             pace, losses = (time.monotonic() - began) / (step + 1 - start), []
             say(f"step {step + 1:5d}/{config.steps}  loss {row['loss']:.3f}  {pace:.2f} s/step")
         if checkpoint is not None and (last or (step + 1) % config.save_every == 0):
-            save_run(recogniser, optimizer, config, step + 1, checkpoint)
+            save_run(recogniser, optimizer, config, step + 1, checkpoint, source)
     recogniser.eval()
     _set_statistics(recogniser, corpus, indices)
     return history
+
+
+def _readable(corpus: Corpus, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+    """Decode utterances, (1, T); leave out bad files, which the corpus reports."""
+    for index in indices:
+        wav = loaded(corpus, index)
+        if wav is not None:
+            yield index, wav
 
 
 def _set_statistics(recogniser: CtcRecogniser, corpus: Corpus, indices: Sequence[int]) -> None:
     """Set the statistics of the teacher's features, where it has some, from utterances."""
     if hasattr(recogniser.teacher, "set_statistics"):
         device = next(recogniser.parameters()).device
-        heard = indices[:: max(1, len(indices) // 150)]
-        recogniser.teacher.set_statistics(corpus.load(one)[None].to(device) for one in heard)
+        heard = _readable(corpus, indices[:: max(1, len(indices) // 150)])
+        recogniser.teacher.set_statistics(wav[None].to(device) for _, wav in heard)
 
 
 def usable_utterances(
@@ -208,13 +221,13 @@ def _batcher(lengths: Sequence[int], config: CtcConfig) -> Callable[[int], list[
 def _ctc_step(
     recogniser: CtcRecogniser,
     optimizer: torch.optim.Optimizer,
-    wavs: list[Tensor],
-    targets: list[list[int]],
+    heard: Mapping[int, Tensor],
+    spelt: Mapping[int, list[int]],
     step: int,
     config: CtcConfig,
 ) -> float:
     """Take one optimiser step; every random choice depends on seed and step alone."""
-    device = next(recogniser.parameters()).device
+    device, wavs = next(recogniser.parameters()).device, list(heard.values())
     sizes = torch.tensor([wav.shape[-1] for wav in wavs])
     wav = nn.utils.rnn.pad_sequence([one[0] for one in wavs], batch_first=True)[:, None]
     frames = -(-sizes // HOP)
@@ -231,7 +244,7 @@ def _ctc_step(
             mask.to(device) if hidden else None,
             factors.to(device) if warped else None,
         )
-    loss = ctc_loss(logits, frames, targets)
+    loss = ctc_loss(logits, frames, [spelt[index] for index in heard])
     for group in optimizer.param_groups:
         group["lr"] = scheduled_rate(step, config)
     optimizer.zero_grad(set_to_none=True)

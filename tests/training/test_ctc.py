@@ -1,8 +1,10 @@
 r"""CTC training: it learns what is said, resumes exactly, and leaves the rest alone."""
 
 import math
+from dataclasses import replace
 
 import pytest
+import soundfile
 import torch
 
 from codec_lib import audio
@@ -90,6 +92,31 @@ def test_only_the_chosen_layers_change_and_they_resume_too(corpus, tmp_path):
     again = new_recogniser(trained_layers=1)
     assert train_ctc(again, corpus, CONFIG, file) == []
     assert torch.equal(again.head.to_symbol.weight, recogniser.head.to_symbol.weight)
+
+
+def broken(utterance, folder):
+    """The same utterance in a file whose header is in order and whose samples are not."""
+    samples = audio.read(utterance.audio_path, 16000)[0]
+    samples[::7] = math.nan
+    path = folder / f"broken{utterance.utterance_id}.wav"
+    soundfile.write(path, samples.numpy(), 16000, subtype="FLOAT")
+    return replace(utterance, audio_path=str(path))
+
+
+def test_a_file_whose_body_is_broken_ends_nothing(corpus, tmp_path):
+    spoilt = [broken(one, tmp_path) if one.utterance_id in "03" else one for one in corpus]
+    recogniser, mixed = new_recogniser(), Corpus("mixed", spoilt)
+    assert all(mixed.length(number) for number in range(10))
+    history = train_ctc(recogniser, mixed, CONFIG)
+    assert len(mixed.bad_files) == 2 and len(history) == 6
+    assert all(math.isfinite(row["loss"]) for row in history)
+    assert recogniser.teacher.feature_mean.abs().sum() > 0
+
+
+def test_a_batch_without_any_file_takes_no_step(corpus, tmp_path):
+    two = Corpus("two", [corpus[1], broken(corpus[0], tmp_path)])
+    history = train_ctc(new_recogniser(), two, replace(CONFIG, steps=4, batch_size=1))
+    assert sum(math.isnan(row["loss"]) for row in history) == 2
 
 
 def test_batches_masks_and_warp_come_from_the_seed(corpus):

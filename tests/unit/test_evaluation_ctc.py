@@ -1,5 +1,7 @@
 r"""The CTC probe: it reads what is there, fails where nothing is, and counts errors rightly."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -71,6 +73,41 @@ def test_one_call_is_a_function_of_its_seed(parts):
     torch.manual_seed(7)
     assert ctc_probe(level_codes, *parts, **arguments) == one
     assert ctc_probe(level_codes, *parts, **arguments, seed=1) != one
+
+
+def test_several_kinds_are_read_from_one_extraction(parts):
+    train, test = parts
+    train = Corpus("one", [replace(one, text="see") for one in train])
+    test = Corpus("two", [replace(one, text="see") for one in test])
+    others = Corpus("three", [replace(one, speaker_id="three") for one in test][:6])
+    heard, kinds = [], ("phonemes", "characters")
+
+    def counting(wav):
+        heard.append(wav)
+        return level_codes(wav)
+
+    options = {**QUICK, "steps": 4}
+    rows = ctc_probe(counting, train, [test, others], kinds, **options)
+    assert len(heard) == 48 + 12 + 6
+    assert [(row["symbols"], row["test"]) for row in rows] == [
+        (kind, name) for kind in kinds for name in ("two", "three")
+    ]
+    alone = [ctc_probe(level_codes, train, [test, others], kind, **options) for kind in kinds]
+    assert rows == [*alone[0], *alone[1]]
+
+
+def test_the_scale_does_not_depend_on_the_number_of_codebooks():
+    torch.manual_seed(0)
+    entered = {}
+    for count in (1, 8):
+        probe = CtcProbe(40, [512] * count).eval()
+        probe.lstm.register_forward_pre_hook(
+            lambda _, given, count=count: entered.__setitem__(count, float(given[0].std()))
+        )
+        codes = torch.randint(512, (4, 100, count))
+        with torch.no_grad():
+            probe(codes, torch.full((4,), 100))
+    assert entered[1] == pytest.approx(1, abs=0.05) and entered[8] == pytest.approx(1, abs=0.05)
 
 
 def test_features_are_read_too(parts):
@@ -168,11 +205,34 @@ def test_symbols_of_an_utterance():
     assert Symbols("characters").encode(Utterance("c", "c.wav", text="12 café")) is None
     cafe = Symbols("characters").encode(Utterance("c", "c.wav", text="café"))
     assert Symbols("characters").decode(cafe) == list("cafe")
-    with pytest.raises(ValueError, match="d: got no text"):
-        Symbols("characters").encode(Utterance("d", "d.wav"))
     with pytest.raises(ValueError, match="got 'letters'"):
         Symbols("letters")
     assert split_at_gaps(["|", "a", "|", "|", "b"]) == [("a",), ("b",)]
+
+
+SAID = (Phoneme("AY", 0, 1), Phoneme("S", 1, 2))
+UNSPELT = {
+    "no text": ("", ()),
+    "no word": ("... !", ()),
+    "no text for words": ("", SAID),
+    "more words than phonemes": ("I see a sea", SAID),
+}
+
+
+@pytest.mark.parametrize("reason", sorted(UNSPELT))
+@pytest.mark.parametrize("kind", ["phonemes", "phonemes+words", "characters"])
+def test_one_utterance_that_cannot_be_spelt_is_left_out(reason, kind, parts):
+    text, phonemes = UNSPELT[reason]
+    odd = Utterance("odd", parts[0][0].audio_path, "one", text=text, phonemes=phonemes)
+    known = bool(phonemes) if kind == "phonemes" else kind == "characters" and "more" in reason
+    assert (Symbols(kind).encode(odd) is not None) == known
+    good = [replace(one, text="I see") for one in parts[0][:3]]
+    heard = prepare(level_codes, Corpus("mixed", [*good, odd]), Symbols(kind), 5)
+    assert (len(heard.inputs), heard.left_out) == (3 + known, 1 - known)
+
+
+def test_silence_has_no_symbols():
+    assert Symbols().encode(Utterance("a", "a.wav", phonemes=(Phoneme("sil", 0, 9),))) == []
 
 
 def test_ctc_is_torchs_and_knows_what_fits():

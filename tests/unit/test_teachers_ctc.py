@@ -148,20 +148,21 @@ def test_what_ctc_cannot_learn_from_is_left_out_and_counted(tmp_path, make_speec
 
     (tmp_path / "bad.wav").write_text("no audio")
     corpus = Corpus(
-        "four",
+        "six",
         [
             utterance("good", 0.2, ["AA", "AA", "B"]),
             utterance("short", 0.1, ["AA"] * 4),  # 5 frames, 7 needed
             utterance("long", 0.6, ["AA"]),
             utterance("silent", 0.2, ["sil"]),
             Utterance("bad", str(tmp_path / "bad.wav"), phonemes=(Phoneme("AA", 0, 1),)),
+            Utterance("no text", str(tmp_path / "good.wav")),
         ],
     )
     recogniser, lines = CtcRecogniser(SmallHubert(SMALL)), []
     config = CtcConfig(max_seconds=0.5)
     assert usable_utterances(recogniser, corpus, config, lines.append) == ([0], [[1, 1, 16 - 9]])
-    reasons = "1 unreadable, 1 longer than max_seconds, 1 not to be spelt, 1 too short"
-    assert lines == [f"four: 4 utterances left out: {reasons}"]
+    reasons = "1 unreadable, 1 longer than max_seconds, 2 not to be spelt, 1 too short"
+    assert lines == [f"six: 5 utterances left out: {reasons}"]
     with pytest.raises(ValueError, match="got 0 of 1 utterances to use: 1 too short"):
         usable_utterances(recogniser, corpus[1:2], config)
     with pytest.raises(ValueError, match="8000 Hz"):
