@@ -147,18 +147,17 @@ class CropDataset(Dataset):
             utterance, start = self._draw(epoch, item, attempt)
             try:
                 wav = self._cut(utterance, start)
-            except audio.AudioError:
+                crop = {
+                    "wav": audio.pad_or_crop(wav, self.num_samples),  # (1, T)
+                    "index": utterance,
+                    "start": start,
+                    "num_valid": wav.shape[-1],
+                }
+                if self.features is not None:
+                    crop["features"] = self._cut_features(utterance, start)  # (F, D)
+                return crop
+            except audio.AudioError:  # of the crop, or of the whole that a teacher hears
                 self._bad[utterance] = 1  # logged by the corpus; seen by all processes
-                continue
-            crop = {
-                "wav": audio.pad_or_crop(wav, self.num_samples),  # (1, T)
-                "index": utterance,
-                "start": start,
-                "num_valid": wav.shape[-1],
-            }
-            if self.features is not None:
-                crop["features"] = self._cut_features(utterance, start)  # (F, D)
-            return crop
         raise audio.AudioError(
             f"{self.corpus.name}: got {_ATTEMPTS} bad files in a row, e.g. {self.bad_files[:3]}"
         )

@@ -28,7 +28,7 @@ from codec_lib.data.transcripts import GAP, plain_letters
 from codec_lib.losses.ctc import frames_needed
 
 from .ctc import CtcRecogniser
-from .frontend import HOP
+from .frontend import HOP, SAMPLE_RATE
 
 _log = logging.getLogger(__name__)
 REACH = 3  # frames of blank, 60 ms, that belong to the symbol before or behind; measured
@@ -178,7 +178,7 @@ def align_utterance(
     else:
         said = pronounce(text, voice)
     tokens = symbols.join([sounds for _, sounds in said])
-    log_probs = recogniser.log_probs(wav[None])
+    log_probs = recogniser.log_probs(wav[None]).cpu()
     spans = align_tokens(log_probs, tokens)
     spans = [span for span in spans if symbols.names[span.token] != GAP]
     bounds = [
@@ -207,7 +207,7 @@ def aligned(corpus: Corpus, recogniser: CtcRecogniser, voice: str = "en-us") -> 
     Parameters
     ----------
     corpus
-        Heard at 16 kHz, with text.
+        At 16 kHz, with text.
     recogniser
         Of phonemes.
     voice
@@ -221,7 +221,7 @@ def aligned(corpus: Corpus, recogniser: CtcRecogniser, voice: str = "en-us") -> 
     Raises
     ------
     ValueError
-        If none is left, or the recogniser names characters.
+        If none is left, the corpus is not heard at 16 kHz, or the recogniser names characters.
 
     Notes
     -----
@@ -234,6 +234,7 @@ def aligned(corpus: Corpus, recogniser: CtcRecogniser, voice: str = "en-us") -> 
     """
     if recogniser.symbols.kind == "characters":
         raise ValueError("recogniser: got one of characters, expected one of phonemes")
+    check_rate(corpus)
     found: list[Utterance] = []
     for index, utterance in enumerate(corpus):
         try:
@@ -244,6 +245,15 @@ def aligned(corpus: Corpus, recogniser: CtcRecogniser, voice: str = "en-us") -> 
             continue
         found.append(_with_phonemes(utterance, phonemes, wav.shape[-1], corpus.sample_rate))
     return Corpus(f"{corpus.name}, aligned", found, corpus.sample_rate)
+
+
+def check_rate(corpus: Corpus) -> None:
+    r"""Raise ``ValueError`` unless a corpus is heard at the 16 kHz of recognisers."""
+    if corpus.sample_rate != SAMPLE_RATE:
+        raise ValueError(
+            f"{corpus.name}: got {corpus.sample_rate} Hz, expected the recogniser's {SAMPLE_RATE} "
+            f"Hz; hint: corpus(name, sample_rate={SAMPLE_RATE})"
+        )
 
 
 def _with_phonemes(

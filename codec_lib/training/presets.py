@@ -80,7 +80,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_GPU, codec="dm_codec", segment_seconds=3.0, batch_size=6, lr=1e-4, critic_lr=1e-4,
         final_lr_fraction=0.0, recipe="dm_codec", critics="paper", steps=470_000, warmup_steps=0,
         clip_norm=0.0, teacher="hubert_base", distill="continuous", text_teacher="bert_base",
-        text_aligner="wav2vec2_asr_base", out_dir="runs/dm_codec-paper",
+        text_aligner="wav2vec2_asr_base_960h", out_dir="runs/dm_codec-paper",
     ),
     # SACodec: 1 s crops, one stage. The paper prints neither learning rate, batch nor steps.
     "sacodec": dict(**_CPU, codec="sacodec", recipe="sacodec_small", out_dir="runs/sacodec"),

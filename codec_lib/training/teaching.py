@@ -2,7 +2,7 @@ r"""The teachers of a run: what they say of every utterance, and which projectio
 
 SpeechTokenizer distils features (Eq. 2) into the projection ``semantic`` or k-means units (Eq. 3)
 into ``units``; DM-Codec distils what a language model says of the words into ``text`` as well.
-Features of whole utterances are computed once and cached; crops cut them.
+Both are computed once, on whole utterances, and kept on disk; crops cut them.
 
 Read next: ``run.py``.
 """
@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from codec_lib import paths
+from codec_lib import audio, paths
 from codec_lib.codecs.base import Codec
 from codec_lib.data.utterances import Corpus
-from codec_lib.teachers import load_teacher
+from codec_lib.teachers import asr, load_teacher
+from codec_lib.teachers.ctc import load_recogniser
 from codec_lib.teachers.features import FeatureCache
 from codec_lib.teachers.kmeans import KMeans, fit_kmeans, load_kmeans, save_kmeans
 from codec_lib.teachers.text import load_text_teacher
-from codec_lib.teachers.text_targets import TextTargets
+from codec_lib.teachers.text_targets import TextCache, TextTargets
 from codec_lib.training.config import TrainConfig
 
 
@@ -66,15 +67,25 @@ class Teaching:
         return torch.cat([part(index).float() for part in self.parts.values()], 1)
 
     def targets(self, batch: dict[str, Tensor]) -> dict[str, Any] | None:
-        """Return projection name to target for a batch with ``features`` (B, F, D)."""
+        r"""Return projection name to target; of text, vectors and where they count.
+
+        Parameters
+        ----------
+        batch
+            With ``features`` (B, F, D) and, where there is text, ``wav`` (B, 1, T) and
+            ``num_valid`` (B,).
+        """
         if not self.parts:
             return None
         columns = dict(zip(self.parts, batch["features"].split(self.widths, -1), strict=True))
         if "units" in columns:
             columns["units"] = columns["units"][..., 0].long()
         if "text" in columns:
-            text = columns["text"]
-            columns["text"] = text[..., :-1], text[..., -1] > 0  # vectors and where words are
+            text = columns["text"]  # (B, F, D_T + 1)
+            hop = batch["wav"].shape[-1] // text.shape[1]
+            begins = hop * torch.arange(text.shape[1], device=text.device)  # first sample, (F,)
+            inside = begins < batch["num_valid"][:, None]  # no word is said in padding
+            columns["text"] = text[..., :-1], (text[..., -1] > 0) & inside
         return columns
 
 
@@ -108,15 +119,15 @@ def make_teaching(
     Raises
     ------
     ValueError
-        If a teacher is unknown, its weights are not there, its frames are not the codec's, or the
-        codec has no projection for it.
+        If a teacher is unknown, its weights are not there, its frames are not the codec's, the
+        codec has no projection for it, or no text fits its recording.
     """
+    # What is cheap to check comes before the hours that a speech teacher may take.
+    text = None if config.text_teacher is None else _text(config, corpus, codec)
     teaching = Teaching()
     if config.distill != "none":
         teaching = _speech(config, corpus, codec, device, say)
-    if config.text_teacher is not None:
-        teaching = _with_text(teaching, config, corpus, codec, say)
-    return teaching
+    return teaching if text is None else _with_text(teaching, text, device, say)
 
 
 def _speech(
@@ -135,7 +146,7 @@ def _speech(
             f"{codec.sample_rate} Hz"
         )
     features = FeatureCache(teacher.to(device), corpus, config.teacher_layer)
-    features.fill(_progress(say))
+    features.fill(_progress(say, "teacher"))
     teacher.to("cpu")  # loader workers are forked, and a fork cannot use a GPU
     if config.distill == "continuous":
         return Teaching({"semantic": features}, (teacher.dim,), {"teacher_dim": teacher.dim})
@@ -148,47 +159,74 @@ def _speech(
     return Teaching({"units": units}, (1,), overrides)
 
 
-def _with_text(
-    teaching: Teaching,
-    config: TrainConfig,
-    corpus: Corpus,
-    codec: Codec,
-    say: Callable[[str], None] | None,
-) -> Teaching:
-    """Add what a language model says of the words."""
+def _text(config: TrainConfig, corpus: Corpus, codec: Codec) -> TextCache:
+    """Load the language model and the aligner; neither reads or hears anything yet."""
     if not hasattr(codec.config, "text_dim"):
         raise ValueError(
             f"text_teacher: got {config.text_teacher!r} for {codec.name}, which has no projection "
             "for it; expected dm_codec"
         )
-    recogniser = None
-    if config.text_aligner is not None:
-        from codec_lib.teachers.ctc import load_recogniser
-
-        recogniser = load_recogniser(config.text_aligner)
+    recogniser, name = None, config.text_aligner
+    if name is not None:
+        published = name in asr.PUBLISHED_ASR
+        recogniser = asr.published_recogniser(name) if published else load_recogniser(name)
     encoder, form = load_text_teacher(config.text_teacher), config.text_form
-    text = TextTargets(encoder, corpus, config.text_layer, form, recogniser, codec.hop_length)
+    found = TextTargets(encoder, corpus, config.text_layer, form, recogniser, codec.hop_length)
+    return TextCache(found)
+
+
+def _with_text(
+    teaching: Teaching,
+    text: TextCache,
+    device: torch.device,
+    say: Callable[[str], None] | None,
+) -> Teaching:
+    """Add what a language model says of the words, once it has read all of them."""
+    found = text.targets
+    networks = [one for one in (found.encoder, found.recogniser) if one is not None]
+    for network in networks:
+        network.to(device)
+    text.fill(_progress(say, "text teacher"))
+    for network in networks:
+        network.to("cpu")  # as the speech teacher
+    spoken, total = found.num_spoken - len(found.failures), len(found.corpus)
+    if not spoken:
+        raise ValueError(
+            f"text teacher: got {total} utterances, none of whose texts fits, e.g. "
+            f"{next(iter(found.failures.values()))}"
+        )
     if say is not None:
-        say(f"text teacher: {text.num_spoken} of {len(corpus)} utterances have words with times")
-    shared = text.dim == teaching.overrides.get("teacher_dim")
-    overrides = {**teaching.overrides, "text_dim": 0 if shared else text.dim}
+        say(f"text teacher: {spoken} of {total} utterances have words with times")
+    shared = found.dim == teaching.overrides.get("teacher_dim")
+    overrides = {**teaching.overrides, "text_dim": 0 if shared else found.dim}
     parts = {**teaching.parts, "text": text}
-    return Teaching(parts, (*teaching.widths, text.dim + 1), overrides)
+    return Teaching(parts, (*teaching.widths, found.dim + 1), overrides)
 
 
 def _units(config: TrainConfig, corpus: Corpus, features: FeatureCache, source: str) -> KMeans:
     """Return the k-means units of a corpus; they are fitted once and cached by what they are of."""
-    of = [source, config.units, config.seed, *(one.utterance_id for one in corpus)]
+    digests = _of_each(corpus, lambda index: features._file(index).stem)  # sha256 of the audio
+    of = [source, config.units, config.seed, *digests]
     digest = hashlib.sha256(repr(of).encode()).hexdigest()[:16]
     path = paths.cache_root() / "units" / f"{digest}.safetensors"
     if not path.exists():
-        usable = (features(index) for index in range(len(corpus)) if corpus.length(index))
-        kmeans = fit_kmeans(usable, config.units, seed=config.seed)
+        kmeans = fit_kmeans(_of_each(corpus, features), config.units, seed=config.seed)
         save_kmeans(kmeans, path, {"source": source, "corpus": corpus.name})
     return load_kmeans(path)
 
 
-def _progress(say: Callable[[str], None] | None) -> Callable[[int, int], None] | None:
+def _of_each(corpus: Corpus, read: Callable[[int], Any]) -> Iterator[Any]:
+    """Read every utterance; leave out bad files, which the corpus has reported."""
+    for index in range(len(corpus)):
+        try:
+            found = read(index) if corpus.length(index) else None
+        except audio.AudioError:
+            continue
+        if found is not None:
+            yield found
+
+
+def _progress(say: Callable[[str], None] | None, who: str) -> Callable[[int, int], None] | None:
     """Return a callback that says every 10 s how many utterances the teacher has heard."""
     last = time.monotonic()
 
@@ -196,6 +234,6 @@ def _progress(say: Callable[[str], None] | None) -> Callable[[int, int], None] |
         nonlocal last
         if time.monotonic() - last > 10:
             last = time.monotonic()
-            say(f"teacher: {done} of {total} utterances")
+            say(f"{who}: {done} of {total} utterances")
 
     return report if say is not None else None

@@ -140,6 +140,19 @@ def test_a_bad_file_is_named_once_and_replaced(ramps, caplog, cache, fault):
     assert sum(path in record.getMessage() for record in caplog.records) == 1
 
 
+def test_a_file_that_a_teacher_cannot_hear_is_replaced_too(ramps):
+    def features(index):
+        wav = ramps.load(index)  # whole: a teacher meets what a crop may not
+        return torch.zeros(wav.shape[-1] // 20, 1)
+
+    samples = torch.zeros(2000)
+    samples[-1] = math.nan
+    soundfile.write(ramps[3].audio_path, samples.numpy(), 1000, subtype="FLOAT")
+    crops = CropDataset(ramps, 100, seed=6, length=40, features=features, hop_length=20)
+    assert {crop["index"] for crop in crops} == {0, 1, 2}
+    assert [path for path, _ in crops.bad_files] == [ramps[3].audio_path]
+
+
 def test_a_worker_tells_of_its_bad_file(ramps):
     samples = torch.full((2000,), math.nan)
     soundfile.write(ramps[3].audio_path, samples.numpy(), 1000, subtype="FLOAT")

@@ -139,6 +139,8 @@ def test_a_corpus_is_given_phonemes(tmp_path, spoken, caplog):
     assert at16.frame_symbols(50, frames)[:-1] == at8.frame_symbols(50, frames)[:-1]
     with pytest.raises(ValueError, match="got one of characters"):
         aligned(corpus, Peaky(utterance, "characters"))
+    with pytest.raises(ValueError, match=r"two: got 24000 Hz, expected the recogniser's 16000 Hz"):
+        aligned(Corpus("two", bare, sample_rate=24000), Peaky(utterance), "en")
 
 
 TINY = {

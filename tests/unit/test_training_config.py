@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codec_lib import hub
 from codec_lib.codecs.registry import codec_class
 from codec_lib.discriminators import build_discriminators
 from codec_lib.losses import objective
+from codec_lib.teachers import PUBLISHED
+from codec_lib.teachers.asr import PUBLISHED_ASR
+from codec_lib.teachers.text import PUBLISHED_TEXT
 from codec_lib.training.config import (
     TrainConfig,
     differences,
@@ -73,6 +77,12 @@ def test_presets_name_what_there_is(preset):
         if run.critics:
             names = run.critics.split(",") if "," in run.critics else run.critics
             build_discriminators(names, width=1 / 64)
+        for teacher, published in (
+            (run.teacher, PUBLISHED),
+            (run.text_teacher, PUBLISHED_TEXT),
+            (run.text_aligner, PUBLISHED_ASR),
+        ):
+            assert teacher in {None, *published, *hub.known_names()}
 
 
 def test_a_codec_starts_from_the_preset_of_its_family():
