@@ -2,7 +2,7 @@ r"""What each codebook of a codec knows: the phoneme, the speaker, the text.
 
 SpeechTokenizer claims that distillation puts what is said into the first codebook and leaves the
 voice to the others [Zhang et al. 2024, SpeechTokenizer], §4. Here both are measured codebook by
-codebook, on the codes alone. Notebook: 10_speechtokenizer. Leaves out: vectors behind the codes.
+codebook, on the codes alone. Notebooks 10 to 12. Leaves out: vectors behind the codes.
 Read next: ``comparison.py``.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codec_lib import audio
 from codec_lib.codecs.base import Codec
 from codec_lib.data import Corpus
 from codec_lib.quantizers import ProductQuantizer, code_counts
@@ -22,6 +23,7 @@ from codec_lib.rate.segments import at_frame_rate
 
 from .ctc_probe import ctc_probe
 from .probes import SILENCE, code_statistics, linear_probe, phoneme_frames
+from .units import nearest_mean_probe, speaker_parts
 
 
 def codes_of(codec: Codec, n_q: int | None = None) -> Callable[[Tensor], Tensor]:
@@ -94,22 +96,23 @@ def probe_codebooks(
 
 @torch.no_grad()
 def probe_speakers(
-    codec: Codec, corpus: Corpus, codebooks: Sequence[int] | None = None, seed: int = 0
+    codec: Codec, corpus: Corpus, codebooks: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
     r"""Measure how well the codes of each codebook tell the speaker.
 
-    Every second utterance of each speaker is fitted on, the others are tested; an utterance is
-    described by how often it uses each code. Of a joint code of a product quantizer its digits are
-    counted: no utterance is long enough to say how often it uses 65,536 codes.
+    Every second utterance of each speaker is learnt from, the others are tested; an utterance is
+    described by how often it uses each code, and the speaker with the nearest mean is named
+    (``units.nearest_mean_probe``). Of a joint code of a product quantizer its digits are counted:
+    no utterance is long enough to say how often it uses 65,536 codes.
 
     Parameters
     ----------
     codec
         At the corpus's sample rate.
     corpus
-        Several utterances of every speaker.
-    codebooks, seed
-        Codebooks counted from 0, all by default; seed of the probe.
+        Several utterances of every speaker; bad files and speakers of fewer than two are left out.
+    codebooks
+        Counted from 0; all by default.
 
     Returns
     -------
@@ -120,27 +123,26 @@ def probe_speakers(
     Raises
     ------
     ValueError
-        If a codebook does not exist, or there are fewer than two speakers.
+        If a codebook does not exist, or there are fewer than two speakers of two or more good
+        utterances.
     """
-    wanted = _wanted(codec, codebooks)
-    if len(corpus.speakers) < 2:
-        raise ValueError(f"{corpus.name}: got {len(corpus.speakers)} speakers, expected 2 or more")
-    extract, seen = codes_of(codec, max(wanted) + 1), dict.fromkeys(corpus.speakers, 0)
-    shares: tuple[list[list[Tensor]], list[list[Tensor]]] = ([], [])
-    labels: tuple[list, list] = ([], [])
-    for index, utterance in enumerate(corpus):
-        if utterance.speaker_id not in seen:
-            continue
-        part = seen[utterance.speaker_id] % 2
-        seen[utterance.speaker_id] += 1
-        codes = extract(corpus.load(index)[None]).transpose(1, 2)  # (1, K, F)
-        shares[part].append(_shares(codec, codes))
-        labels[part].append(corpus.speakers.index(utterance.speaker_id))
-    truth, expected = torch.tensor(labels[0]), torch.tensor(labels[1])
+    wanted, shares = _wanted(codec, codebooks), {}
+    extract = codes_of(codec, max(wanted) + 1)
+    for index in range(len(corpus)):
+        try:
+            codes = extract(corpus.load(index)[None]).transpose(1, 2)  # (1, K, F)
+        except audio.AudioError:
+            continue  # the corpus has reported it
+        shares[index] = _shares(codec, codes)
+    parts = speaker_parts({index: corpus[index].speaker_id for index in shares}, corpus.name)
+    names = sorted({corpus[index].speaker_id for index in parts[0]})
+    truth, expected = (
+        torch.tensor([names.index(corpus[index].speaker_id) for index in part]) for part in parts
+    )
     rows = []
     for codebook in wanted:
-        known, tested = (torch.stack([one[codebook] for one in part]).sqrt() for part in shares)
-        found = linear_probe(known, truth, tested, expected, epochs=40, seed=seed)
+        known, tested = (torch.stack([shares[i][codebook] for i in part]).sqrt() for part in parts)
+        found = nearest_mean_probe(known, truth, tested, expected)
         rows.append({"codebook": codebook, **found.to_dict()})
     return rows
 

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from .results import summarise
+
 
 def deduplicate(units: Tensor) -> Tensor:
     r"""Keep the first of equal neighbours.
@@ -113,10 +115,61 @@ class NgramModel:
 
     def perplexity(self, sequences: Sequence[Tensor]) -> float:
         r"""Return 2 to the power of the bit per unit, over all sequences together."""
-        return 2 ** (sum(map(self.bits, sequences)) / sum(map(len, sequences)))
+        count = sum(map(len, sequences))
+        if not count:
+            raise ValueError(f"sequences: got no units in {len(sequences)}, expected some")
+        return 2 ** (sum(map(self.bits, sequences)) / count)
 
 
 def _look_up(wanted: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the value of each wanted key, 0 where there is none; keys are sorted."""
     place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
     return np.where(keys[place] == wanted, values[place], 0)
+
+
+def sequence_measures(
+    known: Sequence[Tensor], tested: Sequence[Tensor], num_units: int, frame_rate: float = 50.0
+) -> dict[str, float]:
+    r"""Measure how predictable units are once equal neighbours are merged.
+
+    Parameters
+    ----------
+    known
+        Units (F,) of the utterances that the n-gram models learn from.
+    tested
+        Units of other utterances.
+    num_units, frame_rate
+        N; units per second before merging, Hz.
+
+    Returns
+    -------
+    dict[str, float]
+        ``bigram_perplexity``, ``trigram_perplexity`` over all tested units;
+        ``units_per_second`` after merging and ``bigram_bits_per_second``, what the bigram model's
+        ideal code needs (durations not counted), with intervals over utterances, see ``summarise``;
+        ``ngram_units``, how many units the models learnt from. Utterances without frames are left
+        out.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to learn from or to test.
+    """
+    known, tested = ([one for one in part if len(one)] for part in (known, tested))
+    if not known or not tested:
+        raise ValueError(
+            f"units: got {len(known)} utterances to learn from and {len(tested)} to test, "
+            "expected one or more of each"
+        )
+    learnt, held_out = ([deduplicate(one) for one in part] for part in (known, tested))
+    bigrams, trigrams = (NgramModel(learnt, num_units, order) for order in (2, 3))
+    seconds = [len(one) / frame_rate for one in tested]
+    rates = [len(one) / t for one, t in zip(held_out, seconds, strict=True)]
+    bits = [bigrams.bits(one) / t for one, t in zip(held_out, seconds, strict=True)]
+    return {
+        "bigram_perplexity": bigrams.perplexity(held_out),
+        "trigram_perplexity": trigrams.perplexity(held_out),
+        **summarise(rates, "units_per_second"),
+        **summarise(bits, "bigram_bits_per_second"),
+        "ngram_units": sum(map(len, learnt)),
+    }

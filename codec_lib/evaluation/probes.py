@@ -6,8 +6,7 @@ test part never seen. For codes the best linear probe on one-hot vectors is know
 the most frequent label of each code. Phone-normalised mutual information (PNMI): [Hsu et al. 2021,
 HuBERT], §IV-D. Probing SpeechTokenizer: [Zhang et al. 2024, SpeechTokenizer].
 
-Notebook: 10_speechtokenizer. Leaves out: probes with hidden layers.
-Read next: ``codec_probe.py``.
+Notebooks 10, 11 and 12. Leaves out: probes with hidden layers. Read next: ``codec_probe.py``.
 """
 
 from __future__ import annotations
@@ -110,6 +109,12 @@ def linear_probe(
         found = _most_frequent(train_features, train_labels, classes, test_features)
     else:
         found = _softmax(train_features, train_labels, classes, test_features, epochs, seed)
+    return _scored(found, train_labels, test_labels)
+
+
+def _scored(found: Tensor, train_labels: Tensor, test_labels: Tensor) -> ProbeResult:
+    """Count how many labels of the test part were found."""
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
     common = torch.bincount(train_labels, minlength=classes).argmax()
     hit = (found == test_labels).double()
     count = torch.bincount(test_labels, minlength=classes)
@@ -187,22 +192,27 @@ def phoneme_frames(
     Returns
     -------
     tuple[Tensor, Tensor]
-        Features (n, D) or codes (n,), and labels (n,) int64.
+        Features (n, D) or codes (n,), and labels (n,) int64. Bad files are left out; ``ValueError``
+        if all are.
     """
     number = {symbol: label for label, symbol in enumerate(symbols)}
+    number |= {} if silence else {SILENCE: -1}
     rng, kept, labels = np.random.default_rng(seed), [], []
     for index, utterance in enumerate(corpus):
-        wav = corpus.load(index)[None]  # (1, 1, T)
+        try:
+            wav = corpus.load(index)[None]  # (1, 1, T)
+        except audio.AudioError:
+            continue  # the corpus has reported it
         with torch.no_grad():
             frames = extract(wav)[0].cpu()  # (F, D) or (F,)
         named = utterance.frame_symbols(frame_rate, len(frames))
-        label = torch.tensor([number.get(one, -1) for one in named])
-        label[torch.tensor([one == SILENCE for one in named])] = number[SILENCE] if silence else -1
+        label = torch.tensor([number.get(one, -1) for one in named], dtype=torch.int64)
         rows = torch.nonzero(label >= 0).flatten()
         share = max(1, round(1.25 * max_frames / len(corpus)))  # a little more than needed
         rows = rows[torch.from_numpy(rng.permutation(len(rows))[:share].copy())]
         kept.append(frames[rows])
         labels.append(label[rows])
+    _check_some(corpus, kept)
     features, label = torch.cat(kept), torch.cat(labels)
     chosen = torch.from_numpy(np.sort(rng.permutation(len(label))[:max_frames]))
     return features[chosen], label[chosen]
@@ -251,12 +261,9 @@ def phoneme_probe(
     if common:
         raise ValueError(f"probe: got speakers {sorted(common)[:3]} in both corpora, expected none")
     symbols = sorted(set(train.phoneme_set) | set(test.phoneme_set) | {SILENCE})
-    features, labels = phoneme_frames(
-        extract, train, symbols, max_train_frames, silence, seed, frame_rate
-    )
-    tested, truth = phoneme_frames(
-        extract, test, symbols, max_test_frames, silence, seed, frame_rate
-    )
+    how = silence, seed, frame_rate
+    features, labels = phoneme_frames(extract, train, symbols, max_train_frames, *how)
+    tested, truth = phoneme_frames(extract, test, symbols, max_test_frames, *how)
     return linear_probe(features, labels, tested, truth, seed=seed)
 
 
@@ -318,7 +325,7 @@ def pooled_features(
     -------
     tuple[Tensor, Tensor]
         Means of the three thirds and standard deviation, shape (n, D, 4), or shares of the codes
-        (n, num_codes); and labels (n,) int64. Bad files are left out.
+        (n, num_codes); and labels (n,) int64. Bad files are left out; ``ValueError`` if all are.
     """
     pooled, labels = [], []
     for index, utterance in enumerate(corpus):
@@ -329,7 +336,14 @@ def pooled_features(
         with torch.no_grad():
             pooled.append(_pool(extract(wav)[0].cpu(), num_codes))
         labels.append(names.index(str(label(utterance))))
+    _check_some(corpus, pooled)
     return torch.stack(pooled), torch.tensor(labels)
+
+
+def _check_some(corpus: Corpus, heard: Sequence[Tensor]) -> None:
+    """Raise ValueError where no utterance of a corpus could be read."""
+    if not heard:
+        raise ValueError(f"{corpus.name}: got {len(corpus)} bad files, expected one that is good")
 
 
 def _pool(frames: Tensor, num_codes: int | None) -> Tensor:
@@ -360,7 +374,8 @@ def code_statistics(codes: Tensor, labels: Tensor) -> CodeStatistics:
         ``pnmi``: share of the uncertainty about the phoneme that the code removes; grows with the
         number of codes, so compare only equal numbers. ``phone_purity``: share of frames that have
         the most frequent phoneme of their code. ``code_purity``: share that have the most frequent
-        code of their phoneme. ``perplexity`` of the codes. ``num_codes`` that occur.
+        code of their phoneme. ``perplexity`` of the codes. ``num_codes`` that occur. ``ValueError``
+        if there are no labels.
 
     Examples
     --------
@@ -368,6 +383,8 @@ def code_statistics(codes: Tensor, labels: Tensor) -> CodeStatistics:
     >>> code_statistics(torch.tensor([5, 5, 7, 7]), labels).pnmi
     1.0
     """
+    if not len(labels):
+        raise ValueError("labels: got none, expected some. Hint: is all of it silence?")
     width = int(labels.max()) + 1
     table = torch.bincount(codes * width + labels, minlength=(int(codes.max()) + 1) * width)
     joint = table.view(-1, width).double() / len(codes)  # (codes, phonemes)

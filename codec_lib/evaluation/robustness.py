@@ -1,23 +1,77 @@
 r"""How far units change when only the voice, the room or the noise does: unit edit distance.
 
-Deduplicated units of a recording and of a changed one are compared by the edits that turn one into
-the other [Gat et al. 2023]. Two lengths to divide by are in use, so both are given and named.
-Notebook: 21. Leaves out: the changes themselves (``teachers/perturbation.py``).
-Read next: ``units.py``.
+Recordings are heard as they are and changed. The deduplicated units of both are compared by the
+edits that turn one into the other [Gat et al. 2023]. Two lengths to divide by are in use, so both
+are given and named. Notebook: 21. Leaves out: the changes themselves
+(``teachers/perturbation.py``). Read next: ``units.py``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from codec_lib import audio
+from codec_lib.data import Corpus
+from codec_lib.teachers.perturbation import VoiceError
 
 from .ngrams import deduplicate
 from .results import summarise
 
+UnitFunction = Callable[[Tensor], Tensor]  # (1, 1, T) -> (1, F) int64
+Units = dict[int, Tensor]  # number of the utterance -> (F,) or (F, S)
 Perturbation = Callable[[Tensor, int, np.random.Generator], Tensor]  # (1, T), Hz -> (1, T)
+
+
+@torch.no_grad()
+def hear(
+    units_of: UnitFunction, corpus: Corpus, perturb: Perturbation | None = None, seed: int = 0
+) -> Units:
+    r"""Name the units of every utterance.
+
+    Parameters
+    ----------
+    units_of
+        Function from a waveform (1, 1, T) to units (1, F) or (1, F, S). It is given a whole
+        recording at a time, on its own device where it is a network's method (``spin.units``).
+    corpus
+        What to hear.
+    perturb
+        Changes every waveform first.
+    seed
+        Of the changes; each utterance has its own random numbers.
+
+    Returns
+    -------
+    Units
+        Units (F,) or (F, S) by the utterance's number, on the CPU. Bad files are left out, and
+        recordings that have no frame or could not be changed: whose change raised ``VoiceError``.
+    """
+    heard, device = {}, device_of(units_of)
+    for index in range(len(corpus)):
+        try:
+            wav = corpus.load(index)  # (1, T)
+            if perturb is not None:
+                wav = perturb(wav, corpus.sample_rate, np.random.default_rng([seed, index]))
+        except (audio.AudioError, VoiceError):
+            continue  # the corpus has reported it; a change that failed counts as a failure
+        units = units_of(wav[None].to(device))[0].cpu()
+        if len(units):
+            heard[index] = units
+    return heard
+
+
+def device_of(network: Any) -> torch.device:
+    r"""Return where a network is, or the one whose method this is; the CPU if that is unknown."""
+    owner = getattr(network, "__self__", network)
+    parts = chain(owner.parameters(), owner.buffers()) if isinstance(owner, nn.Module) else ()
+    return next((one.device for one in parts), torch.device("cpu"))
 
 
 def robustness(
@@ -47,10 +101,11 @@ def robustness(
     for index, frames in units.items():
         others = changed.get(index, frames[:0])
         first, second = deduplicate(frames), deduplicate(others)
-        edits = unit_edit_distance(first, second) if len(others) else math.nan
-        by_units.append(edits / len(first))
-        by_frames.append(edits / len(frames))
-        kept = len(others) == len(frames)
+        heard = len(frames) > 0 and len(others) > 0
+        edits = unit_edit_distance(first, second) if heard else math.nan
+        by_units.append(edits / max(1, len(first)))
+        by_frames.append(edits / max(1, len(frames)))
+        kept = heard and len(others) == len(frames)
         same.append(float((frames == others).double().mean()) if kept else math.nan)
     row = summarise(by_units, f"{name}_ued_units") | summarise(by_frames, f"{name}_ued_frames")
     if not all(map(math.isnan, same)):

@@ -2,24 +2,26 @@ r"""Compare a teacher's layers with MFCC, log-mel and an untrained network, by t
 
 A random Transformer and a wider window already help, so a teacher has to beat log-mel with context
 and itself before training. Phonemes are probed on synthetic speech of unseen speakers; words on
-recorded speech, where it can be had. Notebook: 10_speechtokenizer. Leaves out: units.
+recorded speech, where it can be had. Notebook: 20. Leaves out: units.
 Read next: ``probes.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from codec_lib import audio
 from codec_lib.data import Corpus, Utterance
 from codec_lib.teachers.frontend import LogMel, Mfcc
 from codec_lib.teachers.standardised import StandardisedTeacher
 
 from .probes import SILENCE, FeatureFunction, linear_probe, phoneme_frames, pooled_features
+from .robustness import device_of
 
 CONTEXT = 5  # frames on either side: 0.22 s in all
 
@@ -63,15 +65,27 @@ def untrained_like(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = type(teacher)(teacher.config).eval()
-    fresh.set_statistics(train.load(index)[None] for index in range(min(30, len(train))))
-    return fresh
+    fresh.set_statistics(wav[None] for _, wav in _loaded(train, 30))
+    return fresh.to(device_of(teacher))
+
+
+def _loaded(corpus: Corpus, count: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield number and waveform (1, T) of the first ``count`` utterances, bad files left out."""
+    for index in range(min(count, len(corpus))):
+        try:
+            wav = corpus.load(index)
+        except audio.AudioError:
+            continue  # the corpus has reported it
+        yield index, wav
 
 
 def all_layers(teacher: StandardisedTeacher) -> FeatureFunction:
     r"""Return a function to all layers at once, (1, F, (L + 1) D): the teacher is run only once."""
 
     def extract(wav: Tensor) -> Tensor:
-        states = torch.stack(teacher.hidden_states(wav), 2)  # (1, F, L + 1, D)
+        states = torch.stack(
+            teacher.hidden_states(wav.to(device_of(teacher))), 2
+        )  # (1, F, L + 1, D)
         return ((states - teacher.feature_mean) / teacher.feature_scale).flatten(2)
 
     return extract
@@ -193,17 +207,24 @@ def nearest_agreement(
     Returns
     -------
     float
-        Share of the frames that are not silent. Needs no training and no test part.
+        Share of the frames that are not silent; ``ValueError`` where fewer than two speakers say
+        something. Needs no training and no test part.
     """
-    rows, symbols, voices = [], [], []
-    for index in range(min(utterances, len(corpus))):
-        frames = extract(corpus.load(index)[None])[0]  # (F, D)
+    rows, symbols, voices, device = [], [], [], device_of(extract)
+    for index, wav in _loaded(corpus, utterances):
+        frames = extract(wav[None].to(device))[0].cpu()  # (F, D)
         named = corpus[index].frame_symbols(frame_rate, len(frames))
         spoken = [f for f, symbol in enumerate(named) if symbol != SILENCE]
         rows.append(frames[spoken])
         symbols += [named[f] for f in spoken]
-        voices += [corpus.speakers.index(corpus[index].speaker_id)] * len(spoken)
-    features, voice = torch.cat(rows), torch.tensor(voices)
+        voices += [corpus[index].speaker_id] * len(spoken)
+    names = sorted(set(voices))
+    if len(names) < 2:
+        raise ValueError(
+            f"{corpus.name}: got speech of {len(names)} speakers in the first {utterances} "
+            "utterances, expected two or more; hint: more utterances"
+        )
+    features, voice = torch.cat(rows), torch.tensor([names.index(one) for one in voices])
     apart = torch.cdist(features, features).masked_fill(voice[:, None] == voice, torch.inf)
     nearest = apart.argmin(1).tolist()
     return sum(symbols[f] == symbols[g] for f, g in enumerate(nearest)) / len(symbols)

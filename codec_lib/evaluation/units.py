@@ -4,7 +4,7 @@ A unit function maps a waveform (1, 1, T) to units (1, F). Measured on speakers 
 
 * phonemes: PNMI, phone purity, code purity [Hsu et al. 2021, HuBERT], §IV-D; silence left out;
 * robustness: unit edit distance between a recording and a changed one [Gat et al. 2023];
-* speakers: accuracy of a linear probe on how often an utterance uses each unit;
+* speakers: who has the nearest mean of how often an utterance uses each unit;
 * predictability: n-gram perplexity of deduplicated units [Chang et al. 2025, DC-Spin].
 
 Notebooks 20 and 21. Leaves out: ABX, resynthesis. Read next: ``teacher_units.py``.
@@ -12,25 +12,20 @@ Notebooks 20 and 21. Leaves out: ABX, resynthesis. Read next: ``teacher_units.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from codec_lib import audio
 from codec_lib.data import Corpus
-from codec_lib.teachers.perturbation import VoiceError
 
-from .ngrams import NgramModel, deduplicate
-from .probes import SILENCE, code_statistics, linear_probe
-from .results import summarise
-from .robustness import Perturbation, robustness
-
-UnitFunction = Callable[[Tensor], Tensor]  # (1, 1, T) -> (1, F) int64
-Units = dict[int, Tensor]  # number of the utterance -> (F,) or (F, S)
+from .ngrams import sequence_measures
+from .probes import SILENCE, ProbeResult, _scored, code_statistics
+from .robustness import Perturbation, UnitFunction, Units, device_of, hear, robustness
 
 
 def measure_units(
@@ -55,16 +50,20 @@ def measure_units(
         Speech with phonemes, of speakers that the units were not made from. Without phonemes the
         measures that need them are left out.
     speakers
-        Several utterances of each speaker, for the probe; ``aligned`` by default.
+        Several utterances of each speaker, for the probe; by default ``aligned``, where it has two
+        such speakers.
     perturbations
-        By name, what units should not hear, e.g. ``{"voice": perturb_voice}``.
+        By name, what units should not hear, e.g. ``named_perturbations(["voice"])``; what cannot be
+        changed has to raise ``VoiceError``, see ``hear``.
     text
-        Other utterances, which the n-gram models learn from; by default every second one of
-        ``aligned``, and the others are tested. With one utterance predictability is left out.
+        Other sentences, which the n-gram models learn from, while all of ``aligned`` is tested. By
+        default every second sentence of ``aligned`` is learnt from and the others are tested: where
+        texts are known, no sentence is on both sides, whoever says it. With one sentence
+        predictability is left out.
     frame_rate
         Units per second, Hz.
     seed
-        Of the perturbations and the probe.
+        Of the perturbations.
 
     Returns
     -------
@@ -75,11 +74,11 @@ def measure_units(
     Raises
     ------
     ValueError
-        If a unit is not below ``num_units``.
+        If a unit is not below ``num_units``, or nothing could be heard.
     """
 
     def one_set(wav: Tensor) -> Tensor:
-        return units_of(wav)[..., None]  # (1, F, 1)
+        return units_of(wav.to(device_of(units_of)))[..., None]  # (1, F, 1)
 
     common = aligned, speakers, perturbations, text, frame_rate, seed
     return measure_unit_sets(one_set, [num_units], *common)[0]
@@ -112,9 +111,11 @@ def measure_unit_sets(
         S rows.
     """
     heard = hear(units_of, aligned)
+    if not heard:
+        raise ValueError(f"{aligned.name}: got 0 of {len(aligned)} utterances heard, expected some")
     voices = heard if speakers is None else hear(units_of, speakers)
-    corpus = speakers or aligned
-    probed = len(corpus) >= 2 * len(corpus.speakers) >= 4 or speakers is not None
+    said_by = Counter(aligned[index].speaker_id for index in heard)
+    several = [name for name, count in said_by.items() if name and count > 1]
     learnt = None if text is None else hear(units_of, text)
     changed = {
         name: hear(units_of, aligned, perturb, seed)
@@ -124,11 +125,11 @@ def measure_unit_sets(
     for column, size in enumerate(sizes):
         units = _column(heard, column, size)
         row: dict[str, Any] = {"num_units": size}
-        if aligned.phoneme_set:
+        if {*aligned.phoneme_set} - {SILENCE}:
             row |= phoneme_measures(units, aligned, size, frame_rate)
-        if probed:
-            row |= speaker_measures(_column(voices, column, size), corpus, size, seed)
-        known, tested = list(units.values())[::2], list(units.values())[1::2]
+        if speakers is not None or len(several) > 1:
+            row |= speaker_measures(_column(voices, column, size), speakers or aligned, size)
+        known, tested = _sentences_in_turn(units, aligned)
         if learnt is not None:
             known, tested = list(_column(learnt, column, size).values()), list(units.values())
         if tested:
@@ -139,39 +140,14 @@ def measure_unit_sets(
     return rows
 
 
-@torch.no_grad()
-def hear(
-    units_of: UnitFunction, corpus: Corpus, perturb: Perturbation | None = None, seed: int = 0
-) -> Units:
-    r"""Name the units of every utterance.
-
-    Parameters
-    ----------
-    units_of
-        Function from a waveform (1, 1, T) to units (1, F) or (1, F, S).
-    corpus
-        What to hear.
-    perturb
-        Changes every waveform first.
-    seed
-        Of the changes; each utterance has its own random numbers.
-
-    Returns
-    -------
-    Units
-        Units (F,) or (F, S) by the utterance's number. Bad files are left out, and recordings that
-        could not be changed.
-    """
-    heard = {}
-    for index in range(len(corpus)):
-        try:
-            wav = corpus.load(index)  # (1, T)
-            if perturb is not None:
-                wav = perturb(wav, corpus.sample_rate, np.random.default_rng([seed, index]))
-        except (audio.AudioError, VoiceError):
-            continue  # the corpus has reported it; a change that failed counts as a failure
-        heard[index] = units_of(wav[None])[0].cpu()
-    return heard
+def _sentences_in_turn(units: Units, corpus: Corpus) -> tuple[list[Tensor], list[Tensor]]:
+    """Deal sentences out to two parts in turn; one without text is its own."""
+    part_of: dict[str | int, int] = {}
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for index, frames in units.items():
+        words = " ".join(re.findall(r"\w+", corpus[index].text.casefold()))
+        parts[part_of.setdefault(words or index, len(part_of) % 2)].append(frames)
+    return parts
 
 
 def _column(heard: Units, column: int, size: int) -> Units:
@@ -206,10 +182,17 @@ def phoneme_measures(
         units, and ``bottom_20_share``: share of the frames that the least used fifth of all units
         covers (0.2 if even). ``silence_share`` of the frames, ``silence_perplexity`` of the units
         there, ``pnmi_with_silence``; ``num_frames``, silence included.
+
+    Raises
+    ------
+    ValueError
+        If there is no frame that is not silent.
     """
     number = {symbol: n for n, symbol in enumerate(sorted({*corpus.phoneme_set, SILENCE}))}
     named = [corpus[i].frame_symbols(frame_rate, len(frames)) for i, frames in units.items()]
     labels = torch.tensor([number[symbol] for symbols in named for symbol in symbols])
+    if not (labels != number[SILENCE]).any():
+        raise ValueError(f"{corpus.name}: got {len(labels)} frames, all silent, expected phonemes")
     codes = torch.cat(list(units.values()))
     silent = labels == number[SILENCE]
     spoken, counts = ~silent, torch.bincount(codes[~silent], minlength=num_units)
@@ -265,7 +248,14 @@ def pnmi_gain(one: Units, other: Units, corpus: Corpus) -> tuple[float, float, f
     -------
     tuple[float, float, float]
         PNMI of ``one`` minus that of ``other``, and the ends of its 95 % interval, at a 50 Hz grid.
+
+    Raises
+    ------
+    ValueError
+        If the numbers differ, are fewer than two, or all but one are silent.
     """
+    if len(one) < 2 or one.keys() != other.keys():
+        raise ValueError(f"units: got {len(one)} and {len(other)} utterances, expected 2 in both")
     symbols = sorted({*corpus.phoneme_set, SILENCE})
     labels = {}
     for index, frames in one.items():
@@ -284,85 +274,91 @@ def pnmi_gain(one: Units, other: Units, corpus: Corpus) -> tuple[float, float, f
     return value, value - 1.96 * error, value + 1.96 * error
 
 
-def speaker_measures(
-    units: Units, corpus: Corpus, num_units: int, seed: int = 0
-) -> dict[str, float]:
+def speaker_measures(units: Units, corpus: Corpus, num_units: int) -> dict[str, float]:
     r"""Probe how well an utterance's shares of units tell who speaks.
 
-    Every second utterance of each speaker is fitted on and the others are tested, and then the
-    other way round.
+    Square roots of the shares are compared with their means over the utterances of each speaker
+    (``nearest_mean_probe``). Every second utterance of each speaker is learnt from and the others
+    are tested, and then the other way round.
 
     Parameters
     ----------
     units
         By the utterance's number.
     corpus
-        Several utterances of each speaker.
-    num_units, seed
-        N; seed of the probe.
+        Several utterances of each speaker; speakers of whom fewer than two were heard are left out.
+    num_units
+        N.
 
     Returns
     -------
     dict[str, float]
         ``speaker_accuracy``, ``speaker_chance`` (one in so many speakers), ``speakers``,
         ``speaker_tests`` (utterances).
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two speakers of two or more utterances.
     """
-    seen = dict.fromkeys(corpus.speakers, 0)
-    parts: tuple[list, list] = ([], [])
-    for index, frames in units.items():
-        name = corpus[index].speaker_id
-        if name in seen:
-            shares = torch.bincount(frames, minlength=num_units) / len(frames)
-            parts[seen[name] % 2].append((shares.sqrt(), corpus.speakers.index(name)))
-            seen[name] += 1
-    if len(seen) < 2 or not parts[1]:
-        raise ValueError(
-            f"{corpus.name}: got {len(seen)} speakers of {len(units)} utterances, "
-            "expected 2 or more speakers of 2 or more utterances each"
-        )
-    sides = (zip(*part, strict=True) for part in parts)
-    a, b = ((torch.stack(shares), torch.tensor(names)) for shares, names in sides)
-    found = [linear_probe(*pair, epochs=40, seed=seed) for pair in ((*a, *b), (*b, *a))]
+    voices = {index: corpus[index].speaker_id for index in units}
+    parts = speaker_parts(voices, corpus.name)
+    names = sorted({voices[index] for index in parts[0]})
+    sides = []
+    for part in parts:
+        counts = [torch.bincount(units[index], minlength=num_units) for index in part]
+        shares = torch.stack([count / count.sum() for count in counts])  # (n, N)
+        sides.append((shares.sqrt(), torch.tensor([names.index(voices[index]) for index in part])))
+    a, b = sides
+    found = nearest_mean_probe(*a, *b), nearest_mean_probe(*b, *a)
     tests = sum(one.num_test for one in found)
     return {
         "speaker_accuracy": sum(one.accuracy * one.num_test for one in found) / tests,
-        "speaker_chance": 1 / len(seen),
-        "speakers": len(seen),
+        "speaker_chance": 1 / len(names),
+        "speakers": len(names),
         "speaker_tests": tests,
     }
 
 
-def sequence_measures(
-    known: Sequence[Tensor], tested: Sequence[Tensor], num_units: int, frame_rate: float = 50.0
-) -> dict[str, float]:
-    r"""Measure how predictable units are once equal neighbours are merged.
+def speaker_parts(voices: Mapping[int, str], name: str) -> tuple[list[int], list[int]]:
+    r"""Deal the utterances of each speaker out to two parts in turn; who has one only is left out.
+
+    ``voices`` gives the speaker by the utterance's number, ``""`` where unknown; ``name`` is what
+    the ``ValueError`` calls them if there are fewer than two speakers.
+    """
+    counts, parts = Counter(voices.values()), ([], [])
+    known = {one for one, count in counts.items() if one and count > 1}
+    if len(known) < 2:
+        raise ValueError(
+            f"{name}: got {len(known)} speakers of two or more utterances in {len(voices)}, "
+            "expected two or more"
+        )
+    turn = dict.fromkeys(known, 0)
+    for index, one in voices.items():
+        if one in known:
+            parts[turn[one] % 2].append(index)
+            turn[one] += 1
+    return parts
+
+
+def nearest_mean_probe(
+    train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor
+) -> ProbeResult:
+    r"""Name the label whose mean is nearest: a linear probe in closed form, for few items.
+
+    On square roots of shares (distances are Hellinger's) it finds more speakers than a softmax
+    regression with as many weights as units, which a few dozen utterances cannot determine.
 
     Parameters
     ----------
-    known
-        Units (F,) of the utterances that the n-gram models learn from.
-    tested
-        Units of other utterances.
-    num_units, frame_rate
-        N; units per second before merging, Hz.
-
-    Returns
-    -------
-    dict[str, float]
-        ``bigram_perplexity``, ``trigram_perplexity`` over all tested units;
-        ``units_per_second`` after merging and ``bigram_bits_per_second``, what the bigram model's
-        ideal code needs (durations not counted), with intervals over utterances, see ``summarise``;
-        ``ngram_units``, how many units the models learnt from.
+    train_features, train_labels, test_features, test_labels
+        Shapes (n, D) and (n,) int64, as in ``linear_probe``.
     """
-    learnt, held_out = ([deduplicate(one) for one in part] for part in (known, tested))
-    bigrams, trigrams = (NgramModel(learnt, num_units, order) for order in (2, 3))
-    seconds = [len(one) / frame_rate for one in tested]
-    rates = [len(one) / t for one, t in zip(held_out, seconds, strict=True)]
-    bits = [bigrams.bits(one) / t for one, t in zip(held_out, seconds, strict=True)]
-    return {
-        "bigram_perplexity": bigrams.perplexity(held_out),
-        "trigram_perplexity": trigrams.perplexity(held_out),
-        **summarise(rates, "units_per_second"),
-        **summarise(bits, "bigram_bits_per_second"),
-        "ngram_units": sum(map(len, learnt)),
-    }
+    if not len(train_labels) or not len(test_labels):
+        raise ValueError(
+            f"probe: got {len(train_labels)} and {len(test_labels)} items, expected some"
+        )
+    names, rows = train_labels.unique(return_inverse=True)
+    means = torch.stack([train_features[rows == row].mean(0) for row in range(len(names))])
+    nearest = torch.cdist(test_features, means).argmin(1)
+    return _scored(names[nearest], train_labels, test_labels)

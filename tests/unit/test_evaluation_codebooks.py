@@ -1,5 +1,7 @@
 r"""What each codebook knows, measured on a codec whose codebooks are known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -87,8 +89,18 @@ def test_wrong_calls_are_named(codec, parts):
     with pytest.raises(ValueError, match="in both corpora"):
         probe_codebooks(codec, parts[0], parts[0])
     one = parts[0].select(lambda utterance: utterance.speaker_id == parts[0].speakers[0])
-    with pytest.raises(ValueError, match="got 1 speakers"):
-        probe_speakers(codec, one)
+    with pytest.raises(ValueError, match="got 1 speakers of two or more utterances"):
+        probe_speakers(codec, Corpus("one", [*one, *one]))
+
+
+def test_bad_files_and_who_speaks_once_are_left_out(codec, parts, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    speech = [*parts[0], *parts[0]]
+    once = replace(parts[0][0], speaker_id="once")
+    bad = [replace(one, audio_path=str(tmp_path / "bad.wav")) for one in (once, *speech[:1])]
+    rows = probe_speakers(codec, Corpus("mixed", [*bad, *speech, once]))
+    assert rows == probe_speakers(codec, Corpus("twice", speech))
+    assert rows[2]["num_classes"] == len(parts[0].speakers)
 
 
 def test_codes_of_a_dynamic_rate_are_spread_over_their_frames():

@@ -159,6 +159,8 @@ def test_code_statistics_of_known_tables():
     assert perfect.perplexity == pytest.approx(4) and perfect.num_codes == 4
     useless = code_statistics(torch.zeros(8).long(), labels)
     assert useless.pnmi == pytest.approx(0, abs=1e-9) and useless.phone_purity == 0.25
+    with pytest.raises(ValueError, match="labels: got none"):
+        code_statistics(labels[:0], labels[:0])
     half = code_statistics(labels // 2, labels)
     assert half.pnmi == pytest.approx(0.5) and half.phone_purity == 0.5
 

@@ -1,9 +1,13 @@
 r"""The comparison of a teacher with what needs no training."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from codec_lib import audio
 from codec_lib.data import Corpus, corpus
+from codec_lib.evaluation.probes import phoneme_frames, pooled_features
 from codec_lib.evaluation.teacher_probe import (
     all_layers,
     baselines,
@@ -86,3 +90,31 @@ def test_nearest_frames_are_sought_among_other_speakers(parts):
     shared = nearest_agreement(told, known)
     assert 0.5 < shared <= 1  # a phoneme that only one speaker says has no right neighbour
     assert nearest_agreement(lambda wav: 0 * told(wav), known) < 0.2
+    alone = known.select(lambda one: one.speaker_id == known.speakers[0])
+    with pytest.raises(ValueError, match="got speech of 1 speakers in the first 12"):
+        nearest_agreement(told, alone)
+
+
+def test_a_file_with_a_broken_body_is_left_out(parts, tmp_path):
+    """The header says 16-bit FLAC as before; the frames behind it are noise."""
+    test = parts[1]
+    path = tmp_path / "broken.flac"
+    audio.write(path, test.load(0), 16000)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200] + b"\x55" * (len(whole) - 200))
+    broken = replace(test[0], audio_path=str(path))
+    with pytest.raises(audio.AudioError):
+        Corpus("broken", [broken]).load(0)
+    mixed = Corpus("mixed", [broken, *test])
+    mfcc = baselines()["mfcc"]
+    first, again = (nearest_agreement(mfcc, one, 9) for one in (test, mixed))
+    assert first == again and len(mixed.bad_files) == 1
+    untrained = untrained_like(SmallHubert(TINY), mixed)
+    assert untrained.feature_mean.abs().max() > 0
+    symbols = test.phoneme_set
+    frames, labels = phoneme_frames(mfcc, Corpus("mixed", [broken, *test]), symbols)
+    assert len(frames) == len(labels) == len(phoneme_frames(mfcc, test, symbols)[1])
+    with pytest.raises(ValueError, match="broken: got 1 bad files"):
+        phoneme_frames(mfcc, Corpus("broken", [broken]), symbols)
+    with pytest.raises(ValueError, match="broken: got 1 bad files"):
+        pooled_features(mfcc, Corpus("broken", [broken]), lambda one: one.sex, ["f", "m"])

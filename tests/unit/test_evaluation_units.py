@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import torchaudio
 
 from codec_lib.data import Corpus, Phoneme, Utterance, corpus
 from codec_lib.evaluation.ngrams import NgramModel, deduplicate
-from codec_lib.evaluation.robustness import robustness, unit_edit_distance
+from codec_lib.evaluation.probes import linear_probe
+from codec_lib.evaluation.robustness import device_of, robustness, unit_edit_distance
 from codec_lib.evaluation.units import (
     hear,
     measure_unit_sets,
     measure_units,
+    nearest_mean_probe,
     phoneme_measures,
     pnmi_gain,
     sequence_measures,
@@ -140,8 +143,46 @@ def test_a_speaker_with_a_unit_of_their_own_is_found():
     assert found["speakers"] == 2 and found["speaker_tests"] == 200
     same = {i: torch.zeros(20, dtype=torch.int64) for i in range(200)}
     assert speaker_measures(same, said, num_units=2)["speaker_accuracy"] == 0.5
-    with pytest.raises(ValueError, match="got 2 speakers of 2 utterances"):
+    with pytest.raises(ValueError, match="got 0 speakers of two or more utterances in 2"):
         speaker_measures({0: own[0], 1: own[1]}, said, num_units=2)
+
+
+def test_few_utterances_and_many_units_still_tell_the_speaker():
+    """Units as frequent as words are; a speaker uses an eighth of them three times as often."""
+    rng = np.random.default_rng(0)
+    said = _spoken_by("abcdefgh" * 8)
+
+    def units_of(speaker):
+        odds = np.where(np.arange(400) % 8 == speaker, 3.0, 1.0) / np.arange(1, 401)
+        return torch.from_numpy(rng.choice(400, 150, p=odds / odds.sum()))
+
+    units = {i: units_of(i % 8) for i in range(64)}
+    found = speaker_measures(units, said, 400)
+    assert found["speaker_accuracy"] > 0.8 and found["speaker_tests"] == 64
+    counts = torch.stack([torch.bincount(units[i], minlength=400) for i in range(64)])
+    shares, names = (counts / 150).sqrt(), torch.arange(64) % 8
+    parts = shares[:32], names[:32], shares[32:], names[32:]
+    softmax, nearest = linear_probe(*parts, epochs=40), nearest_mean_probe(*parts)
+    assert nearest.accuracy > softmax.accuracy + 0.3
+
+
+def test_the_nearest_mean_has_the_label_it_was_taken_of():
+    known, labels = torch.tensor([[0.0], [2.0], [9.0], [11.0]]), torch.tensor([4, 4, 2, 2])
+    found = nearest_mean_probe(known, labels, torch.tensor([[5.0], [6.0]]), torch.tensor([4, 2]))
+    assert found.accuracy == 1.0 and (found.num_train, found.num_test) == (4, 2)
+    with pytest.raises(ValueError, match="got 0 and 1 items"):
+        nearest_mean_probe(known[:0], labels[:0], known[:1], labels[:1])
+
+
+def test_who_was_heard_only_once_is_no_speaker():
+    said = _spoken_by("aabbcd")
+    own = {i: torch.full((20,), "abcd".index(one)) for i, one in enumerate("aabbcd")}
+    found = speaker_measures(own, said, num_units=4)
+    assert found["speakers"] == 2 and found["speaker_chance"] == 0.5
+    assert found["speaker_accuracy"] == 1.0 and found["speaker_tests"] == 4
+    del own[3]  # of b one is left
+    with pytest.raises(ValueError, match="got 1 speakers of two or more utterances in 5"):
+        speaker_measures(own, said, num_units=4)
 
 
 def test_probabilities_add_up_to_one_in_every_context():
@@ -218,6 +259,25 @@ def test_sets_are_heard_together_and_measured_one_by_one(held_out):
         measure_unit_sets(both, [4, 8], held_out)
 
 
+def test_no_sentence_is_learnt_and_tested(held_out):
+    """Three sentences said by two speakers each: a unit for each sentence, 10 frames long."""
+    texts = ["One day.", "Two days", "one  day", "Three!", "two days", "three"]
+    said = Corpus("said", [replace(held_out[i], text=text) for i, text in enumerate(texts)])
+    numbers = {said.load(i).shape[-1]: "OTH".index("OTOHTH"[i]) for i in range(6)}
+
+    def sentence(wav):
+        return torch.arange(10)[None] % 2 + 2 * numbers[wav.shape[-1]]
+
+    row = measure_units(sentence, 6, said)
+    assert row["ngram_units"] == 40  # one and three, twice each
+    assert row["bigram_perplexity"] > 30  # of two nothing is known
+    apart = Corpus("apart", [replace(one, text="") for one in said])
+    row = measure_units(sentence, 6, apart)
+    assert row["ngram_units"] == 30  # every second utterance
+    same = Corpus("same", [replace(one, text="same") for one in said])
+    assert "bigram_perplexity" not in measure_units(sentence, 6, same)
+
+
 def test_parts_without_their_material_are_left_out(held_out):
     def step(wav):
         return (torch.arange(-(-wav.shape[-1] // HOP)) % 4)[None]
@@ -227,14 +287,77 @@ def test_parts_without_their_material_are_left_out(held_out):
     assert row["bigram_perplexity"] < 1.1 and row["ngram_units"] > 100
     row = measure_units(step, 4, held_out[:1])
     assert "pnmi" in row and "bigram_perplexity" not in row
-    with pytest.raises(ValueError, match="got 1 speakers"):
+    with pytest.raises(ValueError, match="got 0 speakers of two or more"):
         measure_units(step, 4, held_out, speakers=held_out[:1])
+
+
+def test_only_who_was_heard_twice_is_probed(held_out):
+    """On average two utterances each, but three of the four speakers have one."""
+
+    def step(wav):
+        return (torch.arange(-(-wav.shape[-1] // HOP)) % 4)[None]
+
+    def named(names):
+        return Corpus("n", [replace(held_out[i], speaker_id=one) for i, one in enumerate(names)])
+
+    assert "speaker_accuracy" not in measure_units(step, 4, named("aaabcd"))
+    assert measure_units(step, 4, named("abcabd"))["speakers"] == 2
+
+
+def test_silence_alone_has_no_phonemes_to_measure(held_out):
+    said, units = _spoken_by("ab", "sil sil"), {i: torch.arange(4) for i in range(2)}
+    with pytest.raises(ValueError, match="said: got 8 frames, all silent"):
+        phoneme_measures(units, said, 4)
+    with pytest.raises(ValueError, match="labels: got none"):
+        pnmi_gain(units, units, said)
+    with pytest.raises(ValueError, match="got 1 and 2 utterances"):
+        pnmi_gain({0: units[0]}, units, said)
+    quiet = (Phoneme("sil", 0, 100_000),)
+    silent = Corpus("silent", [replace(one, phonemes=quiet) for one in held_out])
+    row = measure_units(lambda wav: (torch.arange(40) % 4)[None], 4, silent)
+    assert "pnmi" not in row and "bigram_perplexity" in row
+
+
+def test_nothing_heard_is_said_so(held_out, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    bad = Corpus("bad", [replace(one, audio_path=str(tmp_path / "bad.wav")) for one in held_out])
+    with pytest.raises(ValueError, match="bad: got 0 of 6 utterances heard"):
+        measure_units(lambda wav: wav, 4, bad)
+    assert hear(lambda wav: wav[..., :0, 0], held_out) == {}  # no frames
+
+
+def test_sequences_without_frames_are_left_out():
+    some, none = torch.tensor([1, 2, 1, 2]), torch.tensor([], dtype=torch.int64)
+    assert sequence_measures([some, none], [none, some], 4) == sequence_measures([some], [some], 4)
+    with pytest.raises(ValueError, match="got 1 utterances to learn from and 0 to test"):
+        sequence_measures([some], [none], 4)
+    with pytest.raises(ValueError, match="got no units in 1"):
+        NgramModel([some], 4).perplexity([none])
+    row = robustness({0: some, 1: none}, {0: some, 1: none}, "room")
+    assert row["room_ued_units"] == 0 and row["room_ued_frames_failures"] == 1
+
+
+def test_a_networks_method_hears_where_the_network_is(held_out):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.empty(1, device="meta"))
+            self.heard_on = set()
+
+        def units(self, wav):
+            self.heard_on.add(wav.device.type)
+            return torch.arange(60)[None] % 3
+
+    network = Network()
+    assert len(hear(network.units, held_out)) == 6 and network.heard_on == {"meta"}
+    assert device_of(lambda wav: wav).type == device_of(torch.nn.ReLU()).type == "cpu"
+    network.heard_on.clear()
+    measure_units(network.units, 3, held_out)
+    assert network.heard_on == {"meta"}
 
 
 def _silent(speech: Corpus) -> Corpus:
     """Take the phonemes away from the first utterances."""
-    from dataclasses import replace
-
     return Corpus("bare", [replace(one, phonemes=(), speaker_id="x") for one in speech[:3]])
 
 
