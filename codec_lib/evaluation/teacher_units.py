@@ -13,29 +13,31 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from codec_lib import audio
 from codec_lib.data import Corpus
 from codec_lib.teachers import perturbation
-from codec_lib.teachers.features import Teacher
+from codec_lib.teachers.features import Teacher, long_features
 from codec_lib.teachers.frontend import frame_count
 from codec_lib.teachers.kmeans import KMeans, fit_kmeans, sample_frames
 from codec_lib.teachers.standardised import StandardisedTeacher, check_layer
 
-from .robustness import Perturbation
-from .teacher_probe import baselines, untrained_like
-from .units import UnitFunction, Units, hear, measure_unit_sets
+from .robustness import Perturbation, UnitFunction, Units, device_of, hear
+from .teacher_probe import all_layers, baselines, untrained_like
+from .units import measure_unit_sets
 
 Title = tuple[str, int | str | None, int]  # features, layer if there is one, number of units
 FeatureSets = Callable[[Tensor], list[Tensor]]  # (1, 1, T) -> one (F, D) for each layer
 UnitSets = Callable[[Tensor], list[Tensor]]  # (1, 1, T) -> one (F,) for each set
 PERTURBATIONS: dict[str, Perturbation] = {
-    "voice": perturbation.perturb_voice,
+    "voice": partial(perturbation.perturb_voice, strict=True),
     "pitch": perturbation.shift_pitch,
     "noise": perturbation.add_noise,
     "room": perturbation.reverberate,
@@ -43,7 +45,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
 
 
 def named_perturbations(names: Sequence[str]) -> dict[str, Perturbation]:
-    r"""Return changes by name, some of ``PERTURBATIONS``.
+    r"""Return changes by name, some of ``PERTURBATIONS``, which raise ``VoiceError`` if they fail.
 
     Raises
     ------
@@ -189,7 +191,7 @@ def _clustered(
 
 
 def _alone(extract: Callable[[Tensor], Tensor], wav: Tensor) -> list[Tensor]:
-    return [extract(wav)[0]]
+    return [extract(wav.to(device_of(extract)))[0].cpu()]
 
 
 def layer_features(teacher: Teacher, layers: Sequence[int | str], wav: Tensor) -> list[Tensor]:
@@ -198,22 +200,32 @@ def layer_features(teacher: Teacher, layers: Sequence[int | str], wav: Tensor) -
     Parameters
     ----------
     teacher, layers, wav
-        Any; hidden states; shape (1, 1, T).
+        Any, on any device; hidden states; shape (1, 1, T), heard in pieces (``long_features``).
+
+    Returns
+    -------
+    list[Tensor]
+        On the CPU.
     """
+    wav = wav.to(device_of(teacher))
     if not isinstance(teacher, StandardisedTeacher):
-        return [teacher.features(wav, layer)[0].cpu() for layer in layers]
-    states = torch.stack(teacher.hidden_states(wav))[:, 0]  # (L + 1, F, D)
-    states = (states - teacher.feature_mean[:, None]) / teacher.feature_scale[:, None]
-    return [states.mean(0) if layer == "avg" else states[layer] for layer in layers]
+        return [long_features(teacher, wav, layer).cpu() for layer in layers]
+    together = all_layers(teacher)  # as the features of one layer, (1, F, (L + 1) D)
+    whole = SimpleNamespace(hop_length=teacher.hop_length, features=lambda x, _: together(x))
+    found = long_features(cast(Teacher, whole), wav).cpu().unflatten(1, (-1, teacher.dim))
+    return [found.mean(1) if layer == "avg" else found[:, layer] for layer in layers]
 
 
 def fresh_like(teacher: Teacher, train: Corpus, seed: int = 0) -> Teacher:
     r"""Return a network of the same form with random weights.
 
+    Every part is drawn as its class draws it, behind a weight norm too. What no class resets is
+    drawn with the mean and the spread that it has (WavLM's ``gru_rel_pos_const``).
+
     Parameters
     ----------
     teacher
-        Whose form to take.
+        Whose form to take, and device.
     train
         Gives the statistics of a teacher trained here.
     seed
@@ -222,12 +234,36 @@ def fresh_like(teacher: Teacher, train: Corpus, seed: int = 0) -> Teacher:
     if isinstance(teacher, StandardisedTeacher):
         return untrained_like(teacher, train, seed)
     fresh = copy.deepcopy(teacher)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in fresh.modules() if isinstance(fresh, nn.Module) else ():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+    if isinstance(fresh, nn.Module) and isinstance(teacher, nn.Module):
+        fresh.cpu()  # the same numbers on every device
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            for module in reversed(list(fresh.modules())):  # attention resets its last map itself
+                _reset(module)
+            for new, old in zip(fresh.parameters(), teacher.parameters(), strict=True):
+                spread = float(new.std(correction=0))
+                if spread and torch.equal(new, old.cpu()):  # nothing has reset it: a free tensor
+                    new.normal_(float(new.mean()), spread)
+        fresh.to(device_of(teacher))
     return fresh
+
+
+def _reset(module: nn.Module) -> None:
+    """Draw a module's own parameters anew as its class does, also behind a weight norm."""
+    if parametrize.is_parametrized(module):  # its weight is computed: reset a plain twin's instead
+        twin = object.__new__(type(module).__bases__[0])
+        own = {
+            name: nn.Parameter(getattr(module, name).clone()) for name in module.parametrizations
+        }
+        rest = {name: one for name, one in module._modules.items() if name != "parametrizations"}
+        twin.__dict__ = vars(module) | {"_parameters": module._parameters | own, "_modules": rest}
+        _reset(twin)
+        for name, weight in own.items():
+            setattr(module, name, weight.data)
+        return
+    reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+    if reset is not None:
+        reset()
 
 
 @torch.no_grad()

@@ -92,6 +92,7 @@ def perturb_voice(
     config: PerturbationConfig | None = None,
     report: PerturbationReport | None = None,
     name: str = "waveform",
+    strict: bool = False,
 ) -> Tensor:
     r"""Change a voice at random: Praat's "Change gender", then an equaliser, then clipping.
 
@@ -109,15 +110,19 @@ def perturb_voice(
         Counts the call.
     name
         What to call the recording in the log and the report.
+    strict
+        True raises where Praat fails, for measurements: an equalised voice is no other voice.
 
     Returns
     -------
     Tensor
         Shape (1, T), float32, within [-1, 1]. Where Praat fails, the wave is only equalised, which
-        is logged and reported.
+        is logged and reported, unless ``strict``.
 
     Raises
     ------
+    VoiceError
+        If Praat fails and ``strict`` is True; it is reported as well.
     ValueError
         If the shape is another or parselmouth is not installed.
     """
@@ -136,6 +141,8 @@ def perturb_voice(
         report.num_changed += 1
     except VoiceError as error:
         report.failures.append((name, str(error)))
+        if strict:
+            raise
         _log.warning("%s: voice not changed, only equalised: %s", name, error)
     return equalise(wav, sample_rate, gains, qualities, config.frequencies).clamp(-1, 1)
 

@@ -2,10 +2,16 @@ r"""Units of a teacher's layers, and of what they are compared with."""
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
+import torchaudio
 
-from codec_lib.data import corpus
+from codec_lib import audio
+from codec_lib.data import Corpus, corpus
+from codec_lib.evaluation.robustness import robustness
 from codec_lib.evaluation.teacher_units import (
     UnitSettings,
     compare_units,
@@ -16,7 +22,11 @@ from codec_lib.evaluation.teacher_units import (
     named_perturbations,
     unit_sets,
 )
+from codec_lib.evaluation.units import hear
+from codec_lib.teachers.features import long_features
 from codec_lib.teachers.hubert import HubertConfig, SmallHubert
+from codec_lib.teachers.perturbation import VoiceError
+from codec_lib.teachers.pretrained import PretrainedTeacher
 
 TINY = HubertConfig(dim=16, num_layers=2, num_heads=2, ffn_dim=32, num_units=8, unit_dim=8)
 
@@ -111,3 +121,102 @@ def test_unit_sets_are_fitted_on_one_corpus_and_name_another(teacher, parts):
         assert list(units) == list(range(6))
         right = expected(features(parts[1].load(4)[None])[layer])
         assert torch.equal(units[4], right)
+
+
+def test_a_voice_that_cannot_be_changed_is_no_other_voice(parts, tmp_path):
+    pytest.importorskip("parselmouth", reason="needs codec-lib[voices]")
+    voice = named_perturbations(["voice"])["voice"]
+    breath = 0.01 * torch.randn(1, 8000)
+    with pytest.raises(VoiceError):
+        voice(breath, 16000, np.random.default_rng(0))
+    audio.write(tmp_path / "breath.wav", breath, 16000)
+    silent = dataclasses.replace(parts[1][0], audio_path=str(tmp_path / "breath.wav"))
+    mixed = Corpus("mixed", [parts[1][0], silent])
+
+    def sign(wav):
+        return (wav[..., ::320] > 0)[:, 0].long()
+
+    changed = hear(sign, mixed, voice)
+    assert list(changed) == [0]
+    row = robustness(hear(sign, mixed), changed, "voice")
+    assert row["voice_ued_units"] > 0 and row["voice_ued_units_failures"] == 1
+
+
+def _published(maker, **sizes):
+    """Make a tiny torchaudio network with every weight moved, as if it were trained."""
+    network = maker(
+        "group_norm",
+        [(8, 10, 5), *[(8, 3, 2)] * 4, *[(8, 2, 2)] * 2],
+        False,
+        encoder_embed_dim=16,
+        encoder_projection_dropout=0.0,
+        encoder_pos_conv_kernel=8,
+        encoder_pos_conv_groups=2,
+        encoder_num_layers=2,
+        encoder_num_heads=2,
+        encoder_attention_dropout=0.0,
+        encoder_ff_interm_features=32,
+        encoder_ff_interm_dropout=0.0,
+        encoder_dropout=0.0,
+        encoder_layer_norm_first=False,
+        encoder_layer_drop=0.0,
+        aux_num_out=None,
+        **sizes,
+    )
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    return PretrainedTeacher(network)
+
+
+@pytest.mark.parametrize(
+    ("maker", "sizes"),
+    [
+        (torchaudio.models.wav2vec2_model, {}),
+        (torchaudio.models.wavlm_model, {"encoder_num_buckets": 8, "encoder_max_distance": 20}),
+    ],
+)
+def test_no_weight_of_a_published_network_is_kept(maker, sizes, speech):
+    teacher = _published(maker, **sizes)
+    before = teacher.fingerprint
+    fresh = fresh_like(teacher, None, seed=1)
+    assert teacher.fingerprint == before
+    pairs = zip(teacher.named_parameters(), fresh.parameters(), strict=True)
+    assert [name for (name, old), new in pairs if torch.equal(old, new)] == []
+    convolution = fresh.model.encoder.transformer.pos_conv_embed.conv
+    assert 0.9 < convolution.weight.abs().max() * (8 * 8) ** 0.5 <= 1.0001  # torch's own range
+    assert fresh.features(speech[None]).isfinite().all()
+    assert fresh_like(teacher, None, seed=1).fingerprint == fresh.fingerprint
+    assert fresh_like(teacher, None, seed=2).fingerprint != fresh.fingerprint
+
+
+def test_long_recordings_are_heard_in_pieces(teacher, monkeypatch):
+    import codec_lib.teachers.features as features
+
+    monkeypatch.setattr(features, "_WINDOW", 30)
+    monkeypatch.setattr(features, "_MARGIN", 5)
+    wav, heard = torch.randn(1, 1, 100 * 320 - 7), []
+    whole = teacher.hidden_states
+    monkeypatch.setattr(
+        teacher, "hidden_states", lambda piece: heard.append(piece.shape[-1]) or whole(piece)
+    )
+    found = layer_features(teacher, [0, 2, "avg"], wav)
+    assert len(heard) == 5 and max(heard) == 30 * 320
+    for layer, frames in zip([0, 2, "avg"], found, strict=True):
+        assert torch.allclose(frames, long_features(teacher, wav, layer), atol=1e-5)
+
+
+def test_another_teacher_hears_where_it_is():
+    class Far(torch.nn.Module):
+        hop_length = 320
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.empty(1, device="meta"))
+
+        def features(self, wav, layer):
+            assert wav.device.type == "meta"
+            return torch.full((1, 5, 3), float(layer))
+
+    low, high = layer_features(Far(), [1, 2], torch.zeros(1, 1, 1600))
+    assert low.shape == high.shape == (5, 3) and (high - low == 1).all()
