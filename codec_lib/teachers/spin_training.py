@@ -54,11 +54,11 @@ class SpinConfig:
         Steps between checkpoints and between lines of the log.
     """
 
-    steps: int = 400
+    steps: int = 600
     pairs: int = 16
     num_samples: int = 2 * SAMPLE_RATE
-    learning_rate: float = 5e-4
-    warmup: float = 0.5
+    learning_rate: float = 2e-3
+    warmup: float = 0.2
     weight_decay: float = 1e-6
     grad_clip: float = 10.0
     temperature: float = 0.1
@@ -70,10 +70,14 @@ class SpinConfig:
     log_every: int = 20
 
 
+# After 300 steps on synthetic speech 128 units of unseen voices had PNMI .541 and .284 edits a unit at
+# this rate, .522 and .342 at 5e-4 with half the steps to rise; k-means .525 and .480 (one seed).
 SMALL = SpinConfig()
 # Official: 17 s at most and 256 s a step however many utterances that is; those below 2.5 s are
 # dropped, here they are padded; its rate starts and ends at 1e-6, here at 0.
-PAPER = SpinConfig(steps=5000, num_samples=16 * SAMPLE_RATE, learning_rate=1e-4)  # 256 s a step
+PAPER = SpinConfig(
+    steps=5000, num_samples=16 * SAMPLE_RATE, learning_rate=1e-4, warmup=0.5
+)  # 256 s a step
 
 
 def train_spin(
