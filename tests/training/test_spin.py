@@ -200,4 +200,4 @@ def test_parts_that_do_not_fit_are_refused(corpus, views, tmp_path):
 def test_the_published_recipe_hears_256_s_a_step():
     assert PAPER.pairs * PAPER.num_samples == 4_096_000
     assert (PAPER.steps, PAPER.learning_rate, PAPER.warmup) == (5000, 1e-4, 0.5)
-    assert SMALL.pairs * SMALL.num_samples == 32 * 16000 and SMALL.learning_rate == 5e-4
+    assert SMALL.pairs * SMALL.num_samples == 32 * 16000 and SMALL.learning_rate == 2e-3
