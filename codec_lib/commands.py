@@ -32,6 +32,12 @@ def units_command(
     corpus: Annotated[
         str, typer.Option(help="Corpora with train and test, joined by commas.")
     ] = "synthetic",
+    test: Annotated[
+        str, typer.Option(help="Corpora to test on instead, joined by commas; other speakers.")
+    ] = "",
+    align: Annotated[
+        bool, typer.Option(help="Find phonemes that test speech lacks from its text: PocketSphinx.")
+    ] = False,
     layer: Annotated[str, typer.Option(help="Hidden states, e.g. 0,4,avg; all if not.")] = "",
     units: Annotated[
         str, typer.Option(help="Of each k-means, e.g. 100,500; Spin's, or 100, if not.")
@@ -42,7 +48,6 @@ def units_command(
     out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
 ) -> None:
     """Measure units of a teacher's layers, or Spin's; baselines are always measured with them."""
-    from codec_lib.data import corpus as find_corpus
     from codec_lib.evaluation.results import write_results
     from codec_lib.evaluation.teacher_units import (
         UnitSettings,
@@ -62,18 +67,57 @@ def units_command(
     layers = [part if part == "avg" else int(part) for part in layer.split(",") if part]
     changes = named_perturbations([part for part in perturb.split(",") if part])
     settings = UnitSettings(layers or None, sorted(sizes), changes, max_frames, seed)
-    train, test = find_corpus(corpus, "train"), find_corpus(corpus, "test")
+    train, tested = _part(corpus, "train", not test), _part(test or corpus, "test", not test)
+    tested = phonemes_where_none(tested) if align else tested
     first = next(iter(found.values()))
     networks = {"untrained": fresh_like(getattr(first, "teacher", first), train, seed)}
     networks |= {name: one for name, one in found.items() if name not in spins}
     functions = {name: (spin.units, spin.config.num_codes) for name, spin in spins.items()}
-    rows = compare_units(networks, functions, train, test, settings)
+    rows = compare_units(networks, functions, train, tested, settings)
     typer.echo(units_text(rows, list(changes)))
     if out is not None:
         conditions = {name: one.fingerprint for name, one in found.items()}
         conditions = {"fingerprints": conditions, "corpus": corpus, "parts": "train to test"}
+        conditions |= {"test": test or corpus, "aligned": align}
         conditions |= {"max_frames": max_frames, "seed": seed, "perturbations": list(changes)}
         typer.echo(f"written: {write_results(out, rows, conditions)}")
+
+
+def _part(names: str, split: str, strict: bool) -> Any:
+    """Find a part of corpora; unless strict, take them whole where none has such a part."""
+    from codec_lib.data import corpus as find_corpus
+
+    strict = strict or split in find_corpus(names).splits
+    return find_corpus(names, split if strict else None)
+
+
+def phonemes_where_none(speech: Any) -> Any:
+    r"""Align the utterances of a corpus that have no phonemes; the others keep theirs.
+
+    Parameters
+    ----------
+    speech
+        Corpus.
+
+    Returns
+    -------
+    Corpus
+        Less the utterances that ``sphinx_aligned`` leaves out.
+
+    Raises
+    ------
+    ValueError
+        As ``sphinx_aligned``.
+    """
+    from codec_lib.data import Corpus
+    from codec_lib.teachers.sphinx import sphinx_aligned
+
+    if all(one.phonemes for one in speech):
+        return speech
+    found = sphinx_aligned(speech.select(lambda one: not one.phonemes))
+    known = {one.utterance_id: one for one in found}
+    kept = [known.get(one.utterance_id, one) for one in speech]
+    return Corpus(found.name, [one for one in kept if one.phonemes], speech.sample_rate)
 
 
 def units_text(rows: Sequence[Mapping[str, Any]], changes: Sequence[str] = ()) -> str:

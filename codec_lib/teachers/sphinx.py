@@ -107,8 +107,9 @@ class SphinxAligner:
             self._hear(raw)
         except (RuntimeError, IndexError) as error:  # IndexError: no sample at all
             raise ValueError(
-                f"text: got {len(entries)} words that do not fit into {wav.shape[-1] / _RATE:.2f} s, "
-                "expected what is said there, 30 ms or more for each phoneme. "
+                f"text: got {len(entries)} words that do not fit into "
+                f"{wav.shape[-1] / _RATE:.2f} s, expected what is said there, 30 ms or more for "
+                "each phoneme. "
                 "Hint: does the text belong to the recording?"
             ) from error
         return self._result([word for word, _ in entries], wav.shape[-1])
@@ -132,6 +133,7 @@ class SphinxAligner:
 
     def _hear(self, raw: bytes) -> None:
         """Run one pass over a whole recording, 16-bit samples."""
+        self._decoder.start_stream()  # forget the noise of the last recording
         self._decoder.start_utt()
         try:
             self._decoder.process_raw(raw, full_utt=True)
@@ -189,6 +191,23 @@ def sphinx_aligned(corpus: Corpus) -> Corpus:
     ------
     ValueError
         If none is left, or pocketsphinx is not installed.
+
+    Notes
+    -----
+    Synthetic speech, 126 utterances of the test part, exact boundaries known: all are aligned, 94 %
+    of the phonemes spoken are found (the dictionary is American, half of the voices are British),
+    their boundaries are off by 10 ms in the median and 95 % of them by at most 46 ms, and 77 % of
+    the frames have the right phoneme (en-us voices: 80 %). No phoneme is shorter than 30 ms.
+
+    LibriSpeech test-other: all 60 utterances are aligned, in 0.5 s each on one core (16 times as
+    fast as speech). A linear probe on ``hubert-small``, fitted on three of the six speakers and
+    tested on the other three, both ways round, agrees with 34 % of the frames that are not silent;
+    with 15 % where transcripts were swapped between utterances of like length. (With a small
+    recogniser that heard synthetic speech only, see ``alignment.aligned``: 21 % and 10 %.)
+
+    A text that is not what was said is aligned all the same, and so is silence: of the swapped
+    transcripts 54 of 60 were. The score tells: of all right texts it is above -29, of all but one
+    of the swapped ones below -31. Right texts of synthetic speech score as low as -52.
     """
     aligner = SphinxAligner()
     found: list[Utterance] = []
