@@ -87,8 +87,8 @@ def train_ctc(
         Trained on its device; left in eval mode, with the statistics of its teacher's features
         measured anew.
     corpus
-        At 16 kHz, aligned or with text. A file that turns out to be bad is reported by the corpus
-        and missing from its batches; a batch without any file takes no step.
+        At 16 kHz, aligned or with text. Files that turn out to be bad are missing from their
+        batches; a batch without any file takes no step.
     config
         How to train.
     checkpoint
@@ -110,9 +110,8 @@ def train_ctc(
     config, say = config or CtcConfig(), log or (lambda line: None)
     indices, targets = usable_utterances(recogniser, corpus, config, say)
     optimizer = make_optimizer(recogniser, config)
-    source = run_source(recogniser, corpus)
+    source, spelt = run_source(recogniser, corpus), dict(zip(indices, targets, strict=True))
     start = resume_run(recogniser, optimizer, config, checkpoint, source)
-    spelt = dict(zip(indices, targets, strict=True))
     batch_of = _batcher([corpus.length(index) for index in indices], config)
     history, losses, began = [], [], time.monotonic()
     recogniser.train()
@@ -124,10 +123,9 @@ def train_ctc(
         if last or (step + 1) % config.log_every == 0:
             rate = scheduled_rate(step, config)
             loss = float(np.mean(losses or [np.nan]))
-            row = {"step": step + 1, "loss": loss, "learning_rate": rate}
-            history.append(row)
+            history.append({"step": step + 1, "loss": loss, "learning_rate": rate})
             pace, losses = (time.monotonic() - began) / (step + 1 - start), []
-            say(f"step {step + 1:5d}/{config.steps}  loss {row['loss']:.3f}  {pace:.2f} s/step")
+            say(f"step {step + 1:5d}/{config.steps}  loss {loss:.3f}  {pace:.2f} s/step")
         if checkpoint is not None and (last or (step + 1) % config.save_every == 0):
             save_run(recogniser, optimizer, config, step + 1, checkpoint, source)
     recogniser.eval()

@@ -226,14 +226,10 @@ def train_hubert(
         Whose clusters the second iteration predicts; two thirds up by default, 6 as published.
     folder
         Where checkpoints are kept; the same call goes on from them.
-    device
-        Where to train.
-    log
-        Called with lines of text, e.g. ``print``.
-    fresh
-        True starts the second iteration from nothing, as published.
-    fit_share
-        See ``unit_targets``.
+    device, log
+        Where to train; called with lines of text, e.g. ``print``.
+    fresh, fit_share
+        True starts the second iteration from nothing, as published; see ``unit_targets``.
 
     Returns
     -------
@@ -241,31 +237,33 @@ def train_hubert(
         In eval mode; ``save_hubert`` writes it to a file.
     """
     say, place = log or (lambda line: None), None if folder is None else Path(folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(first.seed)
-        sizes = replace(config or HubertConfig(), num_units=num_units[0])
-        teacher = new_hubert(sizes).to(device)
+    teacher = _first_teacher(config or HubertConfig(), num_units[0], first.seed).to(device)
     say(f"{corpus.name}: {len(corpus)} utterances, {corpus.hours:.2f} h; clustering MFCC")
-    key = f"mfcc {num_units[0]} {first.seed} {fit_share}"
     units = _kept(
         place and place / "iteration1.units.safetensors",
-        run_source(teacher, corpus, [key]),
+        run_source(teacher, corpus, [f"mfcc {num_units[0]} {first.seed} {fit_share}"]),
         lambda: mfcc_targets(corpus, num_units[0], first.seed, fit_share),
     )
     pretrain(teacher, corpus, units, first, place and place / "iteration1.safetensors", log)
     _measure(teacher, corpus)
-    if second is not None:
-        chosen = round(2 * teacher.num_layers / 3) if layer is None else layer
-        say(f"clustering layer {chosen}")
-        key, student = f"{chosen} {num_units[1]} {second.seed} {fit_share}", teacher
-        units = _kept(
-            place and place / "iteration2.units.safetensors",
-            run_source(student, corpus, [key]),
-            lambda: layer_targets(student, corpus, chosen, num_units[1], second.seed, fit_share),
-        )
-        file = place and place / "iteration2.safetensors"
-        teacher = next_iteration(teacher, corpus, units, num_units[1], second, file, fresh, log)
-    return teacher
+    if second is None:
+        return teacher
+    chosen = round(2 * teacher.num_layers / 3) if layer is None else layer
+    say(f"clustering layer {chosen}")
+    units = _kept(
+        place and place / "iteration2.units.safetensors",
+        run_source(teacher, corpus, [f"{chosen} {num_units[1]} {second.seed} {fit_share}"]),
+        lambda: layer_targets(teacher, corpus, chosen, num_units[1], second.seed, fit_share),
+    )
+    file = place and place / "iteration2.safetensors"
+    return next_iteration(teacher, corpus, units, num_units[1], second, file, fresh, log)
+
+
+def _first_teacher(config: HubertConfig | BaseHubertConfig, num_units: int, seed: int) -> Trained:
+    """Make a teacher with random weights and leave the global random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return new_hubert(replace(config, num_units=num_units))
 
 
 def next_iteration(

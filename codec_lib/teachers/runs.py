@@ -93,7 +93,15 @@ def run_source(teacher: nn.Module, *given: Corpus | Iterable[Tensor | str]) -> s
 
 
 def check_source(path: str | Path, described: dict[str, Any], source: str) -> None:
-    r"""Raise ValueError if a file's description has another ``run_source``."""
+    r"""Raise ValueError if a file is of a run with another source.
+
+    Parameters
+    ----------
+    path, described
+        The file and its description.
+    source
+        See ``run_source``.
+    """
     if described.get("source") != source:
         raise ValueError(
             f"{path}: got the file of a run that began with other weights or learns from other "

@@ -119,11 +119,10 @@ def train_spin(
     _check_pairs(corpus, views, config)
     rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
     dataset = _pairs(corpus, views, config)
-    weights = spin.release()
-    optimizer = torch.optim.Adam(weights, config.learning_rate, weight_decay=config.weight_decay)
-    source = run_source(spin, corpus, *views)
-    start = resume_run(spin, optimizer, config, checkpoint, source)
-    history, began = [], time.monotonic()
+    decay = config.weight_decay
+    optimizer = torch.optim.Adam(spin.release(), config.learning_rate, weight_decay=decay)
+    source, history = run_source(spin, corpus, *views), []
+    start, began = resume_run(spin, optimizer, config, checkpoint, source), time.monotonic()
     spin.train()
     for step, indices in enumerate(batches(config.pairs, start, world, rank), start):
         if step >= config.steps:
@@ -137,8 +136,7 @@ def train_spin(
                 log(_spin_line(row, (time.monotonic() - began) / (step + 1 - start), config.steps))
         if checkpoint is not None and rank == 0 and (last or (step + 1) % config.save_every == 0):
             save_run(spin, optimizer, config, step + 1, checkpoint, source)
-    spin.eval()
-    device = next(spin.parameters()).device
+    device = next(spin.eval().parameters()).device
     spin.set_statistics(wav.to(device) for wav in spread(corpus))
     return history
 
