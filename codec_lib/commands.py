@@ -66,7 +66,7 @@ def units_command(
     sizes = sizes or {spin.config.num_codes for spin in spins.values()} or {100}
     layers = [part if part == "avg" else int(part) for part in layer.split(",") if part]
     changes = named_perturbations([part for part in perturb.split(",") if part])
-    settings = UnitSettings(layers or None, sorted(sizes), changes, max_frames, seed)
+    settings = UnitSettings(layers or None, sorted(sizes), changes, max_frames, seed=seed)
     train, tested = _part(corpus, "train", not test), _part(test or corpus, "test", not test)
     tested = phonemes_where_none(tested) if align else tested
     first = next(iter(found.values()))

@@ -183,9 +183,8 @@ def read_codebooks(
     rows = []
     for count in sorted({1, codec.num_quantizers}) if n_q is None else n_q:
         codec_codes, sizes = codes_of(codec, count), codec.codebook_sizes[:count]
-        for kind in symbols:
-            found = ctc_probe(codec_codes, train, tests, kind, sizes, **options)
-            rows += [{"n_q": count, **row} for row in found]
+        found = ctc_probe(codec_codes, train, tests, symbols, sizes, **options)
+        rows += [{"n_q": count, **row} for row in found]
     return rows
 
 

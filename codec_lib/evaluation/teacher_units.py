@@ -72,6 +72,8 @@ class UnitSettings:
         By name, see ``measure_units``.
     max_frames
         Frames that k-means is fitted on, drawn evenly from the training part.
+    max_texts
+        Utterances, spread over the training part, that the n-gram models learn from.
     seed
         Of the sample, the clusters, an untrained network, the changes and the probe.
     """
@@ -80,6 +82,7 @@ class UnitSettings:
     num_units: Sequence[int] = (100,)
     perturbations: Mapping[str, Perturbation] = field(default_factory=dict)
     max_frames: int = 50_000
+    max_texts: int = 300
     seed: int = 0
 
 
@@ -127,7 +130,7 @@ def compare_units(
     functions
         Unit functions by name, with their number of units, e.g. ``(spin.units, 128)``.
     train
-        What k-means is fitted on, and what the n-gram models learn from.
+        What k-means is fitted on, and, a part of it, what the n-gram models learn from.
     test
         Other speakers, with phonemes where they are to be measured.
     settings
@@ -159,7 +162,8 @@ def compare_units(
 
     titles = [title for _, of_namer in sets for title in of_namer]
     sizes, changes = [size for _, _, size in titles], settings.perturbations
-    rows = measure_unit_sets(all_units, sizes, test, None, changes, train, seed=settings.seed)
+    known = train[:: max(1, len(train) // settings.max_texts)]
+    rows = measure_unit_sets(all_units, sizes, test, None, changes, known, seed=settings.seed)
     keys = ({"features": name, "layer": layer} for name, layer, _ in titles)
     return [{**key, **row} for key, row in zip(keys, rows, strict=True)]
 

@@ -50,6 +50,20 @@ def test_layers_are_those_of_the_teacher(teacher, speech):
         assert torch.allclose(features, teacher.features(speech[None], layer)[0], atol=1e-5)
 
 
+def test_ngram_models_learn_from_as_many_utterances_as_asked_for(parts):
+    def by_place(wav):
+        return torch.arange(-(-wav.shape[-1] // 320))[None] % 5
+
+    found = {"place": (by_place, 5)}
+    few, all_of_them = (
+        compare_units({}, found, *parts, UnitSettings(None, [5], max_frames=300, max_texts=texts))
+        for texts in (2, 300)
+    )
+    frames = [-(-parts[0].length(index) // 320) for index in range(8)]  # each another unit
+    assert few[-1]["ngram_units"] == frames[0] + frames[4]
+    assert all_of_them[-1]["ngram_units"] == sum(frames)
+
+
 def test_baselines_come_first_and_always(teacher, parts):
     changes = named_perturbations(["noise"])
     rows = layer_units(teacher, *parts, UnitSettings([1], [6, 12], changes, max_frames=500))
