@@ -230,7 +230,7 @@ def aligned(corpus: Corpus, recogniser: CtcRecogniser, voice: str = "en-us") -> 
     50 ms, and 80 % of the frames have the right phoneme. On LibriSpeech test-other (75 % errors)
     the right text wins over another of like length in 59 of 60 utterances, but a linear probe
     agrees with only 21 % of the frames, and with 10 % where the text is another's: for recorded
-    speech take a recogniser that has heard some.
+    speech take a recogniser that has heard some, or ``sphinx.sphinx_aligned``.
     """
     if recogniser.symbols.kind == "characters":
         raise ValueError("recogniser: got one of characters, expected one of phonemes")
@@ -243,7 +243,7 @@ def aligned(corpus: Corpus, recogniser: CtcRecogniser, voice: str = "en-us") -> 
         except (audio.AudioError, ValueError) as error:
             _log.warning("%s: not aligned: %s", utterance.utterance_id, error)
             continue
-        found.append(_with_phonemes(utterance, phonemes, wav.shape[-1], corpus.sample_rate))
+        found.append(with_phonemes(utterance, phonemes, wav.shape[-1], corpus.sample_rate))
     return Corpus(f"{corpus.name}, aligned", found, corpus.sample_rate)
 
 
@@ -256,10 +256,18 @@ def check_rate(corpus: Corpus) -> None:
         )
 
 
-def _with_phonemes(
+def with_phonemes(
     utterance: Utterance, phonemes: Sequence[Phoneme], num_samples: int, sample_rate: int
 ) -> Utterance:
-    """Give an utterance its phonemes, in samples of its file."""
+    r"""Give an utterance its phonemes, in samples of its file.
+
+    Parameters
+    ----------
+    utterance, phonemes
+        The utterance, and what is spoken in it.
+    num_samples, sample_rate
+        Length and rate that the phonemes are counted in.
+    """
     rate, total = utterance.sample_rate, utterance.num_samples
     if rate < 1 or total < 1:
         info = audio.read_info(utterance.audio_path)

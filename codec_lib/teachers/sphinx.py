@@ -30,7 +30,7 @@ from codec_lib.data.phonemes import SILENCE, align
 from codec_lib.data.pronunciation import normalise_words
 from codec_lib.shapes import check_shape
 
-from .alignment import _with_phonemes
+from .alignment import with_phonemes
 
 _log = logging.getLogger(__name__)
 _RATE = 16_000  # Hz, what the acoustic model was trained on
@@ -218,5 +218,5 @@ def sphinx_aligned(corpus: Corpus) -> Corpus:
         except (audio.AudioError, ValueError) as error:
             _log.warning("%s: not aligned: %s", utterance.utterance_id, error)
             continue
-        found.append(_with_phonemes(utterance, phonemes, wav.shape[-1], _RATE))
+        found.append(with_phonemes(utterance, phonemes, wav.shape[-1], _RATE))
     return Corpus(f"{corpus.name}, aligned", found, corpus.sample_rate)
