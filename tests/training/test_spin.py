@@ -14,7 +14,8 @@ from codec_lib.teachers.spin_training import PAPER, SMALL, SpinConfig, spin_targ
 
 TINY = HubertConfig(dim=32, num_layers=3, num_heads=2, ffn_dim=64, num_units=8, unit_dim=16)
 SIZES = SpinSizes(num_codes=8, num_auxiliary=16, code_dim=8)
-CONFIG = SpinConfig(steps=30, pairs=4, num_samples=6400, log_every=10, learning_rate=3e-3)
+RECIPE = {"steps": 30, "pairs": 4, "num_samples": 6400, "learning_rate": 3e-3, "warmup": 0.5}
+CONFIG = SpinConfig(**RECIPE, log_every=10)
 SHORT = SpinConfig(**{**vars(CONFIG), "steps": 6, "save_every": 2, "log_every": 1})
 
 
