@@ -12,7 +12,7 @@ Used by notebook 11. Leaves out: alternative pronunciations, noises. Read next: 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -235,15 +235,29 @@ def aligned(corpus: Corpus, recogniser: CtcRecogniser, voice: str = "en-us") -> 
     if recogniser.symbols.kind == "characters":
         raise ValueError("recogniser: got one of characters, expected one of phonemes")
     check_rate(corpus)
+    return align_each(corpus, lambda wav, text: align_utterance(recogniser, wav, text, voice)[0])
+
+
+def align_each(corpus: Corpus, find: Callable[[Tensor, str], Sequence[Phoneme]]) -> Corpus:
+    r"""Give every utterance the phonemes that a function finds; leave out and log those it refuses.
+
+    Parameters
+    ----------
+    corpus
+        With text; resampled to 16 kHz.
+    find
+        Function from a waveform (1, T) at 16 kHz and its text to phonemes, in samples of it;
+        ValueError where they do not fit.
+    """
     found: list[Utterance] = []
     for index, utterance in enumerate(corpus):
         try:
-            wav = corpus.load(index)  # (1, T)
-            phonemes, _ = align_utterance(recogniser, wav, utterance.text, voice)
+            wav = audio.resample(corpus.load(index), corpus.sample_rate, SAMPLE_RATE)  # (1, T)
+            phonemes = find(wav, utterance.text)
         except (audio.AudioError, ValueError) as error:
             _log.warning("%s: not aligned: %s", utterance.utterance_id, error)
             continue
-        found.append(with_phonemes(utterance, phonemes, wav.shape[-1], corpus.sample_rate))
+        found.append(with_phonemes(utterance, phonemes, wav.shape[-1], SAMPLE_RATE))
     return Corpus(f"{corpus.name}, aligned", found, corpus.sample_rate)
 
 

@@ -17,22 +17,19 @@ Read next: ``asr.py``.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from codec_lib import audio
-from codec_lib.data import Corpus, Phoneme, Utterance, Word, pronounce
+from codec_lib.data import Corpus, Phoneme, Word, pronounce
 from codec_lib.data.phonemes import SILENCE, align
 from codec_lib.data.pronunciation import normalise_words
 from codec_lib.shapes import check_shape
 
-from .alignment import with_phonemes
+from .alignment import align_each
 
-_log = logging.getLogger(__name__)
 _RATE = 16_000  # Hz, what the acoustic model was trained on
 _HOP = 160  # samples, 10 ms between frames
 # Frame f hears 26 ms from sample 160 f on, so its middle lies 205 samples in, and the boundary
@@ -210,13 +207,4 @@ def sphinx_aligned(corpus: Corpus) -> Corpus:
     of the swapped ones below -31. Right texts of synthetic speech score as low as -52.
     """
     aligner = SphinxAligner()
-    found: list[Utterance] = []
-    for index, utterance in enumerate(corpus):
-        try:
-            wav = audio.resample(corpus.load(index), corpus.sample_rate, _RATE)  # (1, T)
-            phonemes = aligner(wav, utterance.text).phonemes
-        except (audio.AudioError, ValueError) as error:
-            _log.warning("%s: not aligned: %s", utterance.utterance_id, error)
-            continue
-        found.append(with_phonemes(utterance, phonemes, wav.shape[-1], _RATE))
-    return Corpus(f"{corpus.name}, aligned", found, corpus.sample_rate)
+    return align_each(corpus, lambda wav, text: aligner(wav, text).phonemes)
