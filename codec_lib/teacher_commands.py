@@ -143,7 +143,8 @@ def teacher_spin(
     config = replace(recipe, seed=seed, steps=steps or recipe.steps)
     checkpoint = out.with_suffix(".checkpoint.safetensors")
     train_spin(spin, speech, views, config, checkpoint, typer.echo)
-    card = {"teacher": teacher, "corpus": speech.name, "copies": copies, "training": asdict(config)}
+    card = {"teacher": Path(teacher).name, "corpus": speech.name, "copies": copies}
+    card |= {"training": {**asdict(config), "num_auxiliary": auxiliary}}
     save_spin(spin.cpu(), out, card, base=teacher)
     _say_size(out)
 
@@ -170,8 +171,8 @@ def teacher_spin_hubert(
     )
     start, file = load_hubert(teacher).to(device), out.with_suffix(".checkpoint.safetensors")
     student = next_iteration(start, speech, units, count, config, file, fresh, typer.echo)
-    card = {"targets": targets, "teacher": teacher, "corpus": speech.name, "fresh": fresh}
-    save_hubert(student.cpu(), out, {**card, "training": asdict(config)})
+    card = {"targets": Path(targets).name, "teacher": Path(teacher).name, "corpus": speech.name}
+    save_hubert(student.cpu(), out, {**card, "fresh": fresh, "training": asdict(config)})
     _say_size(out)
 
 
@@ -196,7 +197,7 @@ def teacher_recogniser(
     config = replace(config, steps=steps or config.steps)
     checkpoint = out.with_suffix(".checkpoint.safetensors")
     train_ctc(recogniser, speech, config, checkpoint, typer.echo)
-    card = {"base": teacher, "corpus": speech.name, "training": asdict(config)}
+    card = {"base": Path(teacher).name, "corpus": speech.name, "training": asdict(config)}
     save_recogniser(recogniser.cpu(), out, card)
     _say_size(out)
 

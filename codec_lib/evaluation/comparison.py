@@ -162,6 +162,6 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
             row["kbit/s"] = row.get("bitrate", 0) / 1000
             row["codebook"] = row.get("codebook", 0) + 1  # counted from 1, as papers do
             cells = (row.get(name, "") for name in columns)
-            text = (f"{c:>13}" if isinstance(c, int | str) else f"{c:>13.3f}" for c in cells)
+            text = (f"  {c:>11}" if isinstance(c, int | str) else f"{c:>13.3f}" for c in cells)
             lines.append(f"{row['codec']:<20}" + "".join(text))
     return "\n".join(lines)

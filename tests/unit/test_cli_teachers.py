@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from codec_lib import hub
 from codec_lib.cli import app
 from codec_lib.data import make_synthetic
 from codec_lib.teachers import (
@@ -64,6 +67,8 @@ def test_voices_and_spin(tmp_path, speech, teacher, monkeypatch):
     spin = load_teacher(out)
     assert spin.config.num_codes == 8 and set(spin.heads) == {"primary"}
     assert spin.units(torch.zeros(1, 1, 3200)).shape == (1, 10)
+    card = hub.read_tensors(out)[0]["card"]  # a file that travels names no folder
+    assert card["teacher"] == Path(teacher).name and card["training"]["num_auxiliary"] == 16
 
 
 def test_recogniser(tmp_path, speech, teacher):
