@@ -48,6 +48,7 @@ __all__ = [
     "show",
     "show_source",
     "table",
+    "verdict_row",
 ]
 
 PROFILES = ("smoke", "cpu", "gpu", "paper")
@@ -269,6 +270,32 @@ def results(rows: Sequence[Mapping[str, Any]], ctx: Context | None = None) -> No
     table(rows, caption=f"Results at profile {ctx.profile}, seed {ctx.seed}")
     record = {"environment": environment(ctx), "results": rows}
     ctx.save_json(f"{ctx.number}_results.json", record)
+
+
+def verdict_row(
+    claim: str, value: float, low: float, high: float, digits: int = 1, paper: str = "–"
+) -> dict[str, str]:
+    r"""Return a row of :func:`results` whose verdict follows from an interval.
+
+    Parameters
+    ----------
+    claim
+        What a positive value speaks for.
+    value, low, high
+        What was measured, and its interval.
+    digits
+        Behind the point.
+    paper
+        The paper's figure.
+
+    Returns
+    -------
+    dict[str, str]
+        Reproduced if the whole interval is above 0, not reproduced if below, else inconclusive.
+    """
+    verdict = "reproduced" if low > 0 else "not reproduced" if high < 0 else "inconclusive"
+    measured = f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+    return {"claim": claim, "measured": measured, "paper": paper, "verdict": verdict}
 
 
 def artefact(

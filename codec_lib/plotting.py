@@ -47,6 +47,7 @@ __all__ = [
     "decibels",
     "intervals",
     "mark_phonemes",
+    "mark_words",
     "mel_db",
     "new",
     "numbers",
@@ -101,7 +102,11 @@ def waveform(
 
 
 def mark_phonemes(
-    ax: Axes, phonemes: Sequence[Any], sample_rate: int, color: str = "#444444"
+    ax: Axes,
+    phonemes: Sequence[Any],
+    sample_rate: int,
+    color: str = "#444444",
+    fontsize: float = 8,
 ) -> None:
     r"""Draw phoneme boundaries as thin lines and write each symbol in its middle.
 
@@ -115,6 +120,8 @@ def mark_phonemes(
         In Hz.
     color
         Of lines and symbols.
+    fontsize
+        Of the symbols, in points.
     """
     left, right = (limit * sample_rate for limit in ax.get_xlim())
     for phoneme in phonemes:
@@ -127,8 +134,32 @@ def mark_phonemes(
             0.98,
             phoneme.symbol,
             transform=ax.get_xaxis_transform(),
-            **{"ha": "center", "va": "top", "fontsize": 8, "color": color, "clip_on": True},
+            **{"ha": "center", "va": "top", "fontsize": fontsize, "color": color, "clip_on": True},
         )
+
+
+def mark_words(ax: Axes, words: Sequence[Any], sample_rate: int) -> None:
+    r"""Draw words as coloured blocks and write each into what is seen of its block, if it fits.
+
+    Parameters
+    ----------
+    ax
+        Axes as wide as the figure whose x axis is time in seconds; the y axis becomes 0 to 1,
+        without ticks.
+    words
+        Objects with ``text``, ``start`` and ``end`` (samples), e.g. of ``data.words.word_times``.
+    sample_rate
+        In Hz.
+    """
+    left, right = ax.get_xlim()
+    ax.set(ylim=(0, 1), yticks=[])
+    for number, word in enumerate(words):
+        start, end = max(word.start / sample_rate, left), min(word.end / sample_rate, right)
+        if start >= end:
+            continue
+        ax.axvspan(start, end, color=PALETTE[number % 6], alpha=0.3, linewidth=0)
+        if end - start > 0.0085 * len(word.text) * (right - left):  # width of a letter
+            ax.text((start + end) / 2, 0.5, word.text, ha="center", va="center")
 
 
 @lru_cache(maxsize=16)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -156,13 +157,55 @@ class TextTargets:
         r"""Return the words of an utterance with their times in samples, none where unknown."""
         return self._words(index)[0] if self.is_spoken(index) else []
 
+    @torch.no_grad()
+    def with_words(self, index: int, others: Sequence[str]) -> Tensor:
+        r"""Return the target of an utterance as if other words were said in it: a control.
+
+        The times and the frames that count stay those of the utterance; in the padded form so does
+        the number of letters of every clip. A student that does no worse on this target than on
+        that of a call has learnt rhythm, pauses or padding, and nothing about the words.
+
+        Parameters
+        ----------
+        index
+            Utterance in the corpus.
+        others
+            Words to put in the place of its own, as many as needed; repeated if they are too few.
+
+        Returns
+        -------
+        Tensor
+            Shape (F, D_T + 1), float16, as of a call.
+
+        Raises
+        ------
+        ValueError
+            If there is no other word, or one is empty.
+        """
+        if not others or not all(word.strip() for word in others):
+            raise ValueError(f"others: got {list(others)}, expected at least one, and none empty")
+        target, words = self(index), self.words(index)
+        rate = self.corpus.sample_rate / self.hop_length
+        spoken = words_at_frames(words, len(target), rate, self._rate_of(index))
+        if self.form == "aligned":
+            vectors = self.encoder.encode(others[: len(words) or 1], self.layer).cpu()
+            target[:, :-1] = vectors[spoken % len(vectors)] * target[:, -1:]
+            return target
+        texts, rest = [], ""
+        for own in self._clips(words, spoken):
+            while len(rest) < len(own):
+                rest = " ".join([rest, *others]).lstrip()
+            texts.append(rest[: len(own)])
+            rest = rest[len(own) :].lstrip()
+        return self._padded(texts, len(target))
+
     def _over_time(self, index: int, frames: int) -> Tensor:
         """Lay the vectors of an utterance over its frames: (F, D_T + 1)."""
         words, vectors = self._words(index)
         rate = self.corpus.sample_rate / self.hop_length
         spoken = words_at_frames(words, frames, rate, self._rate_of(index))
         if self.form == "padded":
-            return self._padded(words, spoken)
+            return self._padded(self._clips(words, spoken), frames)
         said = (spoken >= 0)[:, None]
         return torch.cat([vectors[spoken.clamp_min(0)] * said, said], 1).half()
 
@@ -190,16 +233,18 @@ class TextTargets:
             self._kept.popitem(last=False)
         return self._kept[index]
 
-    def _padded(self, words: list[Word], spoken: Tensor) -> Tensor:
+    def _clips(self, words: list[Word], spoken: Tensor) -> list[str]:
+        """Return the text of each clip of ``window`` frames, empty where nobody speaks."""
+        numbers = [clip[clip >= 0].unique().tolist() for clip in spoken.split(self.window)]
+        return [" ".join(words[number].text for number in clip) for clip in numbers]
+
+    def _padded(self, texts: list[str], frames: int) -> Tensor:
         """Pair piece i with frame i of each clip: (F, D_T + 1)."""
-        targets = torch.zeros(len(spoken), self.dim + 1)
-        for begin, clip in enumerate(spoken.split(self.window)):
-            text = " ".join(words[number].text for number in clip[clip >= 0].unique().tolist())
+        targets = torch.zeros(frames, self.dim + 1)
+        for text, clip in zip(texts, targets.split(self.window), strict=True):  # views
             if text:
-                pieces = self.encoder.hidden_pieces(text, self.layer, len(clip)).cpu()
-                first = begin * self.window
-                targets[first : first + len(clip), :-1] = pieces
-                targets[first : first + len(clip), -1] = 1
+                clip[:, :-1] = self.encoder.hidden_pieces(text, self.layer, len(clip)).cpu()
+                clip[:, -1] = 1
         return targets.half()
 
 

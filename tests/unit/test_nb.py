@@ -123,6 +123,15 @@ def test_table_escapes_and_rounds():
         nb.table([])
 
 
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(3, "reproduced"), (-3, "not reproduced"), (1, "inconclusive")]
+)
+def test_an_interval_decides_a_verdict(value, verdict):
+    row = nb.verdict_row("more", value, value - 2, value + 2, digits=1)
+    assert row["verdict"] == verdict and row["paper"] == "–"
+    assert row["measured"] == f"{value:+.1f} ({value - 2:+.1f} to {value + 2:+.1f})"
+
+
 def test_results_are_kept_and_finish_insists_on_them(ctx, capsys):
     with pytest.raises(FileNotFoundError, match=r"01_results\.json"):
         nb.finish()

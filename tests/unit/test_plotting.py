@@ -38,6 +38,17 @@ def test_every_axis_is_labelled_on_white_and_no_figure_stays_open():
     assert plt.get_fignums() == []
 
 
+def test_words_are_written_where_they_fit():
+    spans = (("one", 0, 0.5), ("much", 0.5, 0.502), ("cut", 0.9, 1.5), ("later", 1.2, 1.9))
+    words = [SimpleNamespace(text=t, start=a * RATE, end=b * RATE) for t, a, b in spans]
+    _, axes = plotting.new()
+    axes[0, 0].set_xlim(0, 1)
+    plotting.mark_words(axes[0, 0], words, RATE)
+    written = {text.get_text(): text.get_position()[0] for text in axes[0, 0].texts}
+    assert written == {"one": 0.25, "cut": pytest.approx(0.95)}
+    assert len(axes[0, 0].patches) == 3
+
+
 def test_spectrograms_share_one_range():
     fig = plotting.spectrograms({"a": WAV, "b": 0.01 * WAV}, RATE, range_db=60)
     limits = {ax.images[0].get_clim() for ax in fig.axes if ax.images}

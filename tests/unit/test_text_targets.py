@@ -77,6 +77,36 @@ def test_the_padded_form_pairs_piece_and_frame_whatever_is_said(spoken):
     assert not torch.equal(found, aligned(0))
 
 
+def test_other_words_keep_the_times_of_the_utterance(spoken):
+    targets = TextTargets(Lengths(), spoken)
+    own, found = targets(0), targets.with_words(0, ["a", "bc"])
+    count = len(word_times(spoken[0]))
+    assert torch.equal(found[:, 2], own[:, 2]) and not found[found[:, 2] == 0].any()
+    said = found[found[:, 2] > 0, :2].unique_consecutive(dim=0).tolist()
+    assert said == [[1, 1], [2, 2]] * (count // 2) + [[1, 1]] * (count % 2)
+    with pytest.raises(ValueError, match="none empty"):
+        targets.with_words(0, ["a", " "])
+    itself = targets.with_words(0, [word.text for word in targets.words(0)])
+    assert torch.equal(itself, own)
+
+
+def test_other_words_keep_the_letters_of_each_clip(spoken):
+    read = []
+
+    class Remembers(Lengths):
+        def hidden_pieces(self, text, layer="avg", length=None):
+            read.append(text)
+            return super().hidden_pieces(text, layer, length)
+
+    targets = TextTargets(Remembers(), spoken, form="padded", window=40)
+    own, right = targets(0), list(read)
+    found = targets.with_words(0, ["some", "more"])
+    wrong = read[-len(right) :]
+    assert len(right) > 1 and [len(text) for text in wrong] == [len(text) for text in right]
+    assert all(text and text in "some more " * 40 for text in wrong)
+    assert torch.equal(found[:, 2], own[:, 2]) and not torch.equal(found, own)
+
+
 def test_speech_without_text_or_times_has_no_target(tmp_path, spoken, make_speech):
     codec_lib.audio.write(tmp_path / "a.wav", make_speech(0.5), 16000)
     bare = [
