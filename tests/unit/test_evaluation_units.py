@@ -14,7 +14,7 @@ import torchaudio
 from codec_lib.data import Corpus, Phoneme, Utterance, corpus
 from codec_lib.evaluation.ngrams import NgramModel, deduplicate
 from codec_lib.evaluation.probes import linear_probe
-from codec_lib.evaluation.robustness import device_of, robustness, unit_edit_distance
+from codec_lib.evaluation.robustness import device_of, robustness, ued_gain, unit_edit_distance
 from codec_lib.evaluation.units import (
     hear,
     measure_unit_sets,
@@ -379,3 +379,16 @@ def test_a_gain_in_pnmi_comes_with_the_jackknife_of_utterances():
     spread = math.sqrt(3 / 4 * sum((one - np.mean(left)) ** 2 for one in left))
     assert (low, high) == pytest.approx((value - 1.96 * spread, value + 1.96 * spread))
     assert pnmi_gain(wrong, right, said)[0] == pytest.approx(-value)
+
+
+def test_a_gain_in_edits_is_that_of_pairs():
+    """Both sets find the same utterance hard, so the interval is that of differences."""
+    units = {i: torch.arange(10) for i in range(4)}
+    bad, worse = ({i: units[i] + 20 * (units[i] < i + n) for i in range(4)} for n in (1, 2))
+    assert ued_gain((units, bad), (units, worse)) == pytest.approx((0.1, 0.1, 0.1))
+    assert ued_gain((units, worse), (units, bad))[0] == pytest.approx(-0.1)
+    value, low, high = ued_gain((units, units), (units, bad))
+    half = 1.96 * np.std([0.1, 0.2, 0.3, 0.4], ddof=1) / 2
+    assert (value, low, high) == pytest.approx((0.25, 0.25 - half, 0.25 + half))
+    with pytest.raises(ValueError, match="got 1 common"):
+        ued_gain((units, bad), (units, {0: worse[0]}))
