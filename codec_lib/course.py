@@ -18,6 +18,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,13 +114,14 @@ def output_problems(output: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def kernel_environment(profile: str, out: Path) -> Any:
-    """Set what the kernels inherit: the profile, static widgets, where artefacts go."""
+def kernel_environment(profile: str, out: Path, jobs: int = 1) -> Any:
+    """Set what the kernels inherit: profile, static widgets, where artefacts go, their cores."""
     values = {
         "CODEC_PROFILE": profile,
         "CODEC_STATIC": "1",
         "CODEC_LIB_BUILD": str(out.parent),
         "OMP_WAIT_POLICY": "PASSIVE",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, _cores() // jobs)),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else ipykernel prints a warning of its debugger
     }
     before = {name: os.environ.get(name) for name in values}
@@ -185,8 +187,24 @@ def run_notebook(
     return seconds, problems + find_problems(target, entry)
 
 
+def default_jobs(profile: str) -> int:
+    r"""Return how many notebooks run at a time: two on two cores or more, one where a GPU is used.
+
+    Every notebook runs alone, so the order in which they are run does not matter.
+    """
+    return min(2, _cores()) if profile in ("smoke", "cpu") else 1
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
 def run_course(
-    profile: str, only: str = "", settings: Mapping[str, Any] | None = None, out: Path | None = None
+    profile: str,
+    only: str = "",
+    settings: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    jobs: int | None = None,
 ) -> list[dict[str, Any]]:
     r"""Run the chosen notebooks, write pages and index, and return the records.
 
@@ -200,20 +218,31 @@ def run_course(
         Further parameters for every chosen notebook.
     out
         Folder to write to; None takes ``build/course``.
+    jobs
+        Notebooks at a time; None takes ``default_jobs``.
     """
-    out = out or nb.build_root() / "course"
+    out, jobs = out or nb.build_root() / "course", jobs or default_jobs(profile)
     entries = read_manifest(nb.ROOT / "notebooks" / "manifest.yml")
     chosen = choose(entries, only)
-    records = []
-    for entry in chosen:
-        print(f"{entry['file']:<34}", end="", flush=True)
-        records.append(_run_entry(entry, profile, settings or {}, out))
-        verdict = "ok" if not records[-1]["problems"] else "FAILED"
-        print(f"{records[-1]['seconds']:6.0f} s  {verdict}", flush=True)
-        for problem in records[-1]["problems"]:
-            print(f"    {problem}", flush=True)
-        _write_reports(out, profile, entries, records)
-    return records
+    started, records = time.perf_counter(), []
+    with kernel_environment(profile, out, jobs), ThreadPoolExecutor(jobs) as pool:
+        runs = [pool.submit(_run_entry, entry, profile, settings or {}, out) for entry in chosen]
+        try:
+            for run in as_completed(runs):
+                record = run.result()
+                records.append(record)
+                verdict = "ok" if not record["problems"] else "FAILED"
+                print(f"{record['file']:<42}{record['seconds']:6.0f} s  {verdict}", flush=True)
+                for problem in record["problems"]:
+                    print(f"    {problem}", flush=True)
+                _write_reports(out, profile, entries, records)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # those that wait need not begin
+            raise
+    seconds = time.perf_counter() - started
+    print(f"{len(records)} notebooks, {jobs} at a time: {seconds / 60:.1f} minutes", flush=True)
+    order = [entry["file"] for entry in chosen]
+    return sorted(records, key=lambda record: order.index(record["file"]))
 
 
 def _run_entry(
@@ -221,8 +250,7 @@ def _run_entry(
 ) -> dict[str, Any]:
     source = nb.ROOT / "notebooks" / f"{entry['file']}.ipynb"
     target = out / profile / source.name
-    with kernel_environment(profile, out):
-        seconds, problems = run_notebook(source, target, entry, {"PROFILE": profile, **settings})
+    seconds, problems = run_notebook(source, target, entry, {"PROFILE": profile, **settings})
     found = pages.extract(target)
     number = entry["file"].split("_")[0]
     try:
@@ -289,6 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = os.environ.get("CODEC_PROFILE") or "cpu"
     parser.add_argument("--profile", default=default, choices=nb.PROFILES)
     parser.add_argument("--only", default="", help="numbers of notebooks, e.g. 00,02")
+    parser.add_argument("--jobs", type=int, default=None, help="notebooks at a time; 2 on CPUs")
     parser.add_argument("--set", dest="settings", action="append", type=_setting, default=[])
     parser.add_argument("--out", type=Path, default=None, help="folder; default build/course")
     options = parser.parse_args(arguments)
@@ -305,7 +334,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{len(made)} student versions in {made[0].parent.name}/" if made else "none made"
             )
             return 0
-        records = run_course(options.profile, options.only, dict(options.settings), options.out)
+        chosen = options.profile, options.only, dict(options.settings), options.out
+        records = run_course(*chosen, options.jobs)
     except CourseError as error:
         print(error, file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 import nbformat
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from codec_lib import course, pages
@@ -78,3 +79,34 @@ def test_a_notebook_of_the_manifest_that_is_not_there_is_named(tmp_path):
 def test_a_cell_beyond_the_time_limit_is_reported(tmp_path):
     problems = run(tmp_path, "import time; time.sleep(60)", entry=ENTRY | {"timeout": {"smoke": 3}})
     assert any("more than the 3 s" in problem for problem in problems)
+
+
+MEETING = """
+import time
+from pathlib import Path
+Path("{own}").touch()
+waited = time.monotonic()
+while not Path("{other}").exists():
+    assert time.monotonic() - waited < 40, "the other notebook never ran"
+    time.sleep(0.1)
+"""
+
+
+def test_two_notebooks_run_at_a_time_and_come_back_in_order(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    names = {"90_first": ("a", "b", 0.5), "91_second": ("b", "a", 0.0)}  # the first ends last
+    entries = []
+    for name, (own, other, rest) in names.items():
+        text = MEETING.format(own=own, other=other) + f"time.sleep({rest})"
+        cells = [new_markdown_cell("# Tiny"), PARAMETERS, new_code_cell(text)]
+        nbformat.write(new_notebook(cells=cells, metadata=METADATA), folder / f"{name}.ipynb")
+        about = {"title": name, "question": "Who comes first?"}
+        entries.append({**ENTRY, "file": name, **about})
+    (folder / "manifest.yml").write_text(yaml.safe_dump({"notebooks": entries}))
+    monkeypatch.setattr(course.nb, "ROOT", tmp_path)
+    records = course.run_course("smoke", out=tmp_path / "build" / "course", jobs=2)
+    assert [record["file"] for record in records] == list(names)
+    assert [record["problems"] for record in records] == [[], []]
+    assert "2 notebooks, 2 at a time" in capsys.readouterr().out
+    assert course.default_jobs("gpu") == 1 and "CODEC_PROFILE" not in course.os.environ
