@@ -311,14 +311,14 @@ def utterances(
             f"Hz; hint: corpus(name, sample_rate={codec.sample_rate})"
         )
     samples = None if max_seconds is None else int(max_seconds * codec.sample_rate)
-    for index in _spread(len(corpus), max_utterances):
+    for index in spread_indices(len(corpus), max_utterances):
         try:
             yield corpus.load(index, 0, samples)
         except audio.AudioError:
             continue
 
 
-def _spread(count: int, wanted: int | None) -> list[int]:
+def spread_indices(count: int, wanted: int | None) -> list[int]:
     """Choose indices spread evenly over ``count``."""
     if wanted is None or wanted >= count:
         return list(range(count))

@@ -1,0 +1,87 @@
+r"""Judges of speech: what hears a clip and scores it, by name.
+
+===========  =====================================================  ==========================
+name         measures                                               needs
+===========  =====================================================  ==========================
+``signal``   mel distance, SI-SDR, STOI, PESQ                       nothing more
+``pitch``    pitch error in cent, voicing error                     extra ``voices``
+``words``    word and character error rates, see ``words.py``       extra ``align``, or weights
+``speaker``  cosine of speaker embeddings, see ``speakers.py``      extra ``judges``, or weights
+``quality``  DNSMOS, see ``quality.py``                             extra ``judges``
+===========  =====================================================  ==========================
+
+Read next: ``base.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .base import Judge, JudgedClip, Score
+from .quality import QualityJudge
+from .resynthesis import clips_of, judge_codec, resynthesised, scores_of
+from .signal import PitchJudge, SignalJudge
+from .speakers import SpeakerJudge
+from .words import WordsJudge
+
+JUDGES: dict[str, Callable[..., Judge]] = {
+    "signal": SignalJudge,
+    "pitch": PitchJudge,
+    "words": WordsJudge,
+    "speaker": SpeakerJudge,
+    "quality": QualityJudge,
+}
+
+
+def make_judges(names: Sequence[str]) -> dict[str, Judge]:
+    r"""Make judges by name.
+
+    Parameters
+    ----------
+    names
+        Some of ``JUDGES``; ``words=NAME`` and ``speaker=NAME`` name another network.
+
+    Returns
+    -------
+    dict[str, Judge]
+        By what comes before the ``=``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such judge, it is asked for twice, or what it needs is not there.
+
+    Examples
+    --------
+    >>> list(make_judges(["signal"]))
+    ['signal']
+    """
+    made: dict[str, Judge] = {}
+    for given in names:
+        name, _, network = given.partition("=")
+        if name not in JUDGES or (network and name not in ("words", "speaker")):
+            raise ValueError(
+                f"judge: got {given!r}, expected one of {list(JUDGES)}, or words=NAME, speaker=NAME"
+            )
+        if name in made:
+            raise ValueError(f"judge: got {name!r} twice, expected it once")
+        made[name] = JUDGES[name](network) if network else JUDGES[name]()
+    return made
+
+
+__all__ = [
+    "JUDGES",
+    "JudgedClip",
+    "Judge",
+    "PitchJudge",
+    "QualityJudge",
+    "Score",
+    "SignalJudge",
+    "SpeakerJudge",
+    "WordsJudge",
+    "clips_of",
+    "judge_codec",
+    "make_judges",
+    "resynthesised",
+    "scores_of",
+]

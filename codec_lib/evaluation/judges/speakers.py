@@ -1,0 +1,197 @@
+r"""Judges of whose voice it is: cosine of speaker embeddings.
+
+``speaker`` is a three-layer LSTM trained by the generalised end-to-end loss [Wan et al. 2018, GE2E]
+on some thousands of speakers; the package Resemblyzer carries its weights (MIT licence), and only
+these are read: the package itself asks for modules that newer Pythons no longer have.
+``speaker=FOLDER`` is WavLM with a head for speakers [Chen et al. 2022, WavLM], in the layout of
+Hugging Face; SpeechTokenizer and DM-Codec report its large form.
+
+The LSTM hears 1.6 s at a time, and what it says of them is averaged. Pauses are not cut out, as
+the package does with a voice detector. Used by notebook 31. Leaves out: verification thresholds.
+Read next: ``quality.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+from torch.nn import functional
+
+from codec_lib import audio
+
+from .base import Judge, JudgedClip, Score
+
+RATE = 16_000  # Hz
+_WINDOW, _STEP = 160, 77  # frames of 10 ms that the LSTM hears at once, and from one to the next
+_LEAST = 0.75  # share of the last window that must be there for it to count
+_LEVEL = -30.0  # dB of full scale; what is quieter is raised to it
+Embedder = Callable[[Sequence[Tensor]], Tensor]  # waveforms (1, T) at RATE -> (N, D), length 1
+
+
+class SpeakerJudge(Judge):
+    r"""Cosine between the embeddings of a clip and of its ``target``: ``speaker_similarity``.
+
+    Parameters
+    ----------
+    embedder
+        Empty for the LSTM of Resemblyzer, or a folder with a WavLM for speakers; or a function from
+        waveforms (1, T) at 16 kHz to embeddings (N, D) of length 1.
+
+    Raises
+    ------
+    ValueError
+        If the weights are not there.
+    """
+
+    name: ClassVar[str] = "speaker"
+    needs: ClassVar[tuple[str, ...]] = ("target",)
+
+    def __init__(self, embedder: str | Embedder = "") -> None:
+        if not callable(embedder):
+            embedder = wavlm_speakers(embedder) if embedder else SpeakerEncoder.resemblyzer()
+        self.embed = embedder
+
+    def judge(self, clips: Sequence[JudgedClip]) -> dict[str, Score]:
+        """Embed every clip and every target once."""
+        wavs = [audio.resample(clip.wav, clip.sample_rate, RATE) for clip in clips]
+        voices: dict[int, int] = {}  # by identity: one target may serve many clips
+        for clip in clips:
+            if id(clip.target) not in voices:
+                voices[id(clip.target)] = len(wavs)
+                wavs.append(audio.resample(clip.target, clip.sample_rate, RATE))  # type: ignore[arg-type]
+        found = self.embed(wavs)  # (N, D)
+        targets = found[[voices[id(clip.target)] for clip in clips]]
+        cosines = (found[: len(clips)] * targets).sum(-1)
+        return {"speaker_similarity": Score(cosines.double().numpy())}
+
+
+class SpeakerEncoder(nn.Module):
+    r"""The GE2E network: mel frames, three LSTM layers of 256, the last state, a ReLU, length 1.
+
+    Parameters
+    ----------
+    num_mels, width, layers
+        Of the network; those of the published weights by default.
+    """
+
+    def __init__(self, num_mels: int = 40, width: int = 256, layers: int = 3) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(num_mels, width, layers, batch_first=True)
+        self.linear = nn.Linear(width, width)
+        self.mel = torchaudio.transforms.MelSpectrogram(
+            RATE, 400, hop_length=160, n_mels=num_mels, norm="slaney", mel_scale="slaney",
+            pad_mode="constant",
+        )  # fmt: skip
+        self.mel.requires_grad_(False)
+
+    @classmethod
+    def resemblyzer(cls) -> SpeakerEncoder:
+        r"""Return the encoder with the weights that the package Resemblyzer carries.
+
+        Raises
+        ------
+        ValueError
+            If the package is not installed, or its file is not as it was.
+        """
+        found = find_spec("resemblyzer")
+        file = Path(found.origin or "").with_name("pretrained.pt") if found else None
+        if file is None or not file.exists():
+            raise ValueError(
+                "speaker: got no Resemblyzer, expected it to be installed, for its weights (16 MB)."
+                " Hint: pip install --no-deps Resemblyzer==0.1.4"
+            )
+        state = torch.load(file, map_location="cpu", weights_only=True)["model_state"]
+        encoder = cls()
+        kept = {key: state[key] for key in encoder.state_dict() if not key.startswith("mel.")}
+        encoder.load_state_dict(kept, strict=False)
+        return encoder.requires_grad_(False).eval()
+
+    def forward(self, mel: Tensor) -> Tensor:
+        r"""Map mel frames (N, F, M) to embeddings (N, width) of length 1."""
+        state = self.lstm(mel)[1][0][-1]  # (N, width)
+        return functional.normalize(functional.relu(self.linear(state)), dim=-1)
+
+    @torch.no_grad()
+    def __call__(self, wavs: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        r"""Embed waveforms.
+
+        Parameters
+        ----------
+        wavs
+            Shape (1, T) each, 16 kHz, T at least 1.
+
+        Returns
+        -------
+        Tensor
+            Shape (N, width), each of length 1, none negative.
+        """
+        windows = [self._windows(_raised(wav)) for wav in wavs]  # (W, 160, M) each
+        owner = torch.repeat_interleave(torch.tensor([len(one) for one in windows]))
+        said = torch.cat([self.forward(part) for part in torch.cat(windows).split(256)])
+        total = torch.zeros(len(wavs), said.shape[1]).index_add_(0, owner, said)
+        return functional.normalize(total, dim=-1)
+
+    def _windows(self, wav: Tensor) -> Tensor:
+        """Cut mel frames of (1, T) into windows (W, 160, M), filled up with silence."""
+        hop, length = 160, wav.shape[-1]
+        frames = -(-(length + 1) // hop)
+        starts = list(range(0, max(1, frames - _WINDOW + _STEP + 1), _STEP))
+        if len(starts) > 1 and (length - starts[-1] * hop) / (_WINDOW * hop) < _LEAST:
+            starts.pop()
+        padded = functional.pad(wav, (0, max(0, (starts[-1] + _WINDOW) * hop - length)))
+        mel = self.mel(padded)[0].T  # (F, M)
+        return torch.stack([mel[start : start + _WINDOW] for start in starts])
+
+
+def wavlm_speakers(folder: str | Path) -> Embedder:
+    r"""Return a WavLM for speakers, in the layout of Hugging Face.
+
+    Parameters
+    ----------
+    folder
+        With ``config.json`` and weights as safetensors, as ``microsoft/wavlm-base-plus-sv`` on
+        huggingface.co has them (0.4 GB).
+
+    Raises
+    ------
+    ValueError
+        If transformers is not installed, or the folder holds no such model.
+    """
+    try:
+        from transformers import WavLMForXVector
+    except ImportError as error:
+        raise ValueError(
+            "speaker: got no transformers, expected it to be installed. "
+            "Hint: pip install codec-lib[text]"
+        ) from error
+    if not (Path(folder) / "config.json").exists():
+        raise ValueError(
+            f"speaker: got {str(folder)!r}, expected nothing (Resemblyzer) or a folder with a "
+            "WavLM for speakers. Hint: the files of "
+            "https://huggingface.co/microsoft/wavlm-base-plus-sv (0.4 GB)"
+        )
+    model = WavLMForXVector.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    model.eval()
+
+    @torch.no_grad()
+    def embed(wavs: Sequence[Tensor]) -> Tensor:
+        found = []
+        for wav in wavs:  # one by one: padding changes what the group norm of the base model hears
+            heard = (wav - wav.mean()) / (wav.var() + 1e-7).sqrt()  # as it was trained
+            found.append(functional.normalize(model(heard).embeddings, dim=-1))
+        return torch.cat(found)
+
+    return embed
+
+
+def _raised(wav: Tensor) -> Tensor:
+    """Raise what is quieter than -30 dB of full scale to that level; silence stays silent."""
+    level = float(wav.double().square().mean().sqrt())
+    gain = 10 ** (_LEVEL / 20) / level if level > 0 else 1.0
+    return wav * max(1.0, gain)
