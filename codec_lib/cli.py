@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from codec_lib.benchmark_commands import judge_command, slmtokbench_command
 from codec_lib.commands import units_command
 from codec_lib.teacher_commands import TEACHER_COMMANDS
 
@@ -283,10 +284,10 @@ def evaluate_command(
 ) -> None:
     """Measure reconstruction (mel distance, SI-SDR, STOI, PESQ) and what each codebook knows."""
     from codec_lib.data import corpus as find_corpus
-    from codec_lib.evaluation.comparison import as_text, compare_codecs
+    from codec_lib.evaluation.comparison import as_text, compare_codecs, named_codecs
     from codec_lib.evaluation.results import write_results
 
-    models = _named_codecs(codecs)
+    models = named_codecs(codecs)
     sample_rate = next(iter(models.values())).sample_rate
     speech = find_corpus(corpus, split, sample_rate)
     counts = [int(part) for part in n_q.split(",")]
@@ -312,26 +313,8 @@ def evaluate_command(
 
 
 app.command("units")(units_command)
-
-
-def _named_codecs(arguments: list[str]) -> dict[str, Any]:
-    """Load codecs by label; marks before a name say how each is changed."""
-    from codec_lib import hub
-    from codec_lib.codecs.registry import with_rate
-    from codec_lib.evaluation.comparison import CUT, UNTRAINED, untrained
-
-    models = {}
-    for argument in arguments:
-        label, _, name = argument.rpartition("=")
-        changes, marks = [], {UNTRAINED: untrained, CUT: with_rate}
-        while mark := next((mark for mark in marks if name.startswith(mark)), ""):
-            changes.append(marks[mark])
-            name = name.removeprefix(mark)
-        model = hub.load(name, fold=False)
-        for change in reversed(changes):
-            model = change(model)
-        models[label or Path(name).stem] = model.fold_weight_norm()
-    return models
+app.command("judge")(judge_command)
+app.command("slmtokbench")(slmtokbench_command)
 
 
 @app.command("export")

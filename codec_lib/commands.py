@@ -67,7 +67,7 @@ def units_command(
     layers = [part if part == "avg" else int(part) for part in layer.split(",") if part]
     changes = named_perturbations([part for part in perturb.split(",") if part])
     settings = UnitSettings(layers or None, sorted(sizes), changes, max_frames, seed=seed)
-    train, tested = _part(corpus, "train", not test), _part(test or corpus, "test", not test)
+    train, tested = part_of(corpus, "train", not test), part_of(test or corpus, "test", not test)
     tested = phonemes_where_none(tested) if align else tested
     first = next(iter(found.values()))
     networks = {"untrained": fresh_like(getattr(first, "teacher", first), train, seed)}
@@ -83,12 +83,29 @@ def units_command(
         typer.echo(f"written: {write_results(out, rows, conditions)}")
 
 
-def _part(names: str, split: str, strict: bool) -> Any:
-    """Find a part of corpora; unless strict, take them whole where none has such a part."""
+def part_of(names: str, split: str, strict: bool, sample_rate: int = 16_000) -> Any:
+    r"""Find a part of corpora.
+
+    Parameters
+    ----------
+    names
+        Joined by commas.
+    split
+        ``"train"``, ``"dev"`` or ``"test"``.
+    strict
+        False takes them whole where none has such a part.
+    sample_rate
+        Hz.
+
+    Returns
+    -------
+    Corpus
+        As ``corpus``.
+    """
     from codec_lib.data import corpus as find_corpus
 
     strict = strict or split in find_corpus(names).splits
-    return find_corpus(names, split if strict else None)
+    return find_corpus(names, split if strict else None, sample_rate)
 
 
 def phonemes_where_none(speech: Any) -> Any:

@@ -9,6 +9,7 @@ Read next: ``speed.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,42 @@ def untrained(codec: Codec, seed: int = 0) -> Codec:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return type(codec)(codec.config).eval()
+
+
+def named_codecs(arguments: Sequence[str]) -> dict[str, Codec]:
+    r"""Load codecs by label, for use.
+
+    Parameters
+    ----------
+    arguments
+        ``[LABEL=]NAME``, shipped or a file; ``untrained:`` and ``cut:`` before a name say how it is
+        changed.
+
+    Returns
+    -------
+    dict[str, Codec]
+        In eval mode, weight norm folded.
+
+    Raises
+    ------
+    ValueError
+        If there is no such checkpoint.
+    """
+    from codec_lib import hub
+    from codec_lib.codecs.registry import with_rate
+
+    models = {}
+    for argument in arguments:
+        label, _, name = argument.rpartition("=")
+        changes, marks = [], {UNTRAINED: untrained, CUT: with_rate}
+        while mark := next((mark for mark in marks if name.startswith(mark)), ""):
+            changes.append(marks[mark])
+            name = name.removeprefix(mark)
+        model = hub.load(name, fold=False)
+        for change in reversed(changes):
+            model = change(model)
+        models[label or Path(name).stem] = model.fold_weight_norm()
+    return models
 
 
 def compare_codecs(

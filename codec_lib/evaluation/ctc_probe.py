@@ -15,13 +15,12 @@ notebook 11. Leaves out: mutual information, language models. Read next: ``resul
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from codec_lib import audio
 from codec_lib.data import Corpus
@@ -29,10 +28,8 @@ from codec_lib.data.segments import length_batches
 from codec_lib.data.transcripts import Symbols
 from codec_lib.losses.ctc import ctc_greedy, ctc_loss, frames_needed
 
+from .ctc_network import WIDTH, CtcProbe, padded
 from .errors import symbol_errors
-
-WIDTH = 128  # channels into the BiLSTM
-DROPOUT = 0.2  # of what enters and leaves the BiLSTM: an hour of speech is learnt by heart without
 
 
 @dataclass(frozen=True)
@@ -47,105 +44,14 @@ class Prepared:
         Numbers of the symbols of each.
     left_out
         Utterances that are bad, cannot be spelt, or have fewer frames than CTC needs.
+    indices
+        Number of each utterance in its corpus.
     """
 
     inputs: list[Tensor]
     targets: list[list[int]]
     left_out: int
-
-
-class BiLstm(nn.Module):
-    r"""A bidirectional LSTM for padded batches: the second direction begins at each item's end.
-
-    The same as torch's on packed sequences, whose backward pass takes four times as long on a CPU.
-
-    Parameters
-    ----------
-    width, hidden, layers
-        Channels in; units in each direction; layers.
-    """
-
-    def __init__(self, width: int, hidden: int, layers: int) -> None:
-        super().__init__()
-        widths = [width] + [2 * hidden] * (layers - 1)
-        self.ahead = nn.ModuleList(nn.LSTM(one, hidden, batch_first=True) for one in widths)
-        self.back = nn.ModuleList(nn.LSTM(one, hidden, batch_first=True) for one in widths)
-
-    def forward(self, x: Tensor, frames: Tensor) -> Tensor:
-        r"""Map (B, F, width) and lengths (B,) to (B, F, 2 hidden)."""
-        place = torch.arange(x.shape[1])
-        mirror = torch.where(place < frames[:, None], frames[:, None] - 1 - place, place)[..., None]
-        for ahead, back in zip(self.ahead, self.back, strict=True):
-            turned = back(x.gather(1, mirror.expand(x.shape)))[0]
-            x = torch.cat([ahead(x)[0], turned.gather(1, mirror.expand(turned.shape))], -1)
-        return x
-
-
-class CtcProbe(nn.Module):
-    r"""Embeddings of codes or a linear map of features, a BiLSTM, and a linear map to symbols.
-
-    Parameters
-    ----------
-    num_symbols
-        Symbols V with the blank.
-    num_codes
-        Size of each codebook; None for features.
-    dim
-        Width of the features, where there are no codes.
-    width, hidden, layers
-        Of the front; of the BiLSTM in each direction; its layers.
-    vectors
-        For each codebook what to start its embedding from, (N, D), D the same for all; by default
-        random ones of variance 1, whose sum over K codebooks is divided by sqrt(K). They are
-        trained on.
-    """
-
-    def __init__(
-        self,
-        num_symbols: int,
-        num_codes: Sequence[int] | None,
-        dim: int = 0,
-        width: int = WIDTH,
-        hidden: int = 128,
-        layers: int = 1,
-        vectors: Sequence[Tensor] | None = None,
-    ) -> None:
-        super().__init__()
-        if vectors is not None and [len(one) for one in vectors] != list(num_codes or ()):
-            sizes = [len(one) for one in vectors]
-            raise ValueError(f"vectors: got tables of {sizes} rows, expected {num_codes}")
-        dim = vectors[0].shape[1] if vectors is not None else dim if num_codes is None else width
-        self.tables = nn.ModuleList(nn.Embedding(size, dim) for size in num_codes or ())
-        for table, given in zip(self.tables, vectors or (), strict=False):
-            table.weight.data.copy_(given)
-        self.front = nn.Linear(dim, width) if num_codes is None or vectors is not None else None
-        self.register_buffer("mean", torch.zeros(dim))
-        spread = len(self.tables) ** 0.5 if self.front is None else 1.0  # of K random vectors' sum
-        self.register_buffer("scale", torch.full((dim,), spread))
-        self.lstm = BiLstm(width, hidden, layers)
-        self.to_symbol = nn.Linear(2 * hidden, num_symbols)
-
-    def forward(self, inputs: Tensor, frames: Tensor) -> Tensor:
-        r"""Map codes (B, F, K) or features (B, F, D), and lengths (B,), to logits (B, F, V)."""
-        x = inputs
-        if len(self.tables):
-            x = sum(table(inputs[..., k]) for k, table in enumerate(self.tables))
-        x = (x - self.mean) / self.scale
-        x = x if self.front is None else self.front(x)  # (B, F, width)
-        x = functional.dropout(x, DROPOUT, self.training)
-        x = functional.dropout(self.lstm(x, frames), DROPOUT, self.training)
-        return self.to_symbol(x)
-
-    @torch.no_grad()
-    def standardise(self, inputs: Sequence[Tensor]) -> None:
-        r"""Measure mean and scale of what enters the front, over the frames of utterances."""
-        if self.front is None:
-            return  # random embeddings are known to have mean 0 and variance K
-        rows = torch.cat(list(inputs))
-        if len(self.tables):
-            rows = sum(table(rows[:, k]) for k, table in enumerate(self.tables))
-        self.mean.copy_(rows.mean(0))
-        self.scale.copy_(rows.std(0).clamp_min(1e-5))
+    indices: list[int] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -206,13 +112,14 @@ def prepare(
     ValueError
         If fewer than half of the utterances can be used.
     """
-    inputs, targets = [], []
+    inputs, targets, indices = [], [], []
     heard = extracted(extract, corpus) if callable(extract) else extract
-    for found, utterance in zip(heard, corpus, strict=True):
+    for index, (found, utterance) in enumerate(zip(heard, corpus, strict=True)):
         target = None if found is None else symbols.encode(utterance)
         if target and repeat * len(found) >= frames_needed(target):
             inputs.append(found.repeat_interleave(repeat, 0))
             targets.append(target)
+            indices.append(index)
     left_out = len(corpus) - len(inputs)
     if 2 * len(inputs) < len(corpus):
         raise ValueError(
@@ -220,7 +127,67 @@ def prepare(
             f"expected at most half. Hint: are they {symbols.kind} that can be spelt? Frames may "
             f"also be too few for CTC; repeat={repeat + 1}"
         )
-    return Prepared(inputs, targets, left_out)
+    return Prepared(inputs, targets, left_out, indices)
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    r"""Size and training of a probe.
+
+    Attributes
+    ----------
+    steps, batch_size, learning_rate
+        Of Adam; the rate rises over a tenth of the steps and falls to 0.
+    hidden, layers
+        Of the BiLSTM, in each direction. SLMTokBench has 1024 and 2.
+    seed
+        Of weights and batches.
+    """
+
+    steps: int = 1000
+    batch_size: int = 16
+    hidden: int = 128
+    layers: int = 1
+    learning_rate: float = 3e-3
+    seed: int = 0
+
+
+def fit_probe(
+    known: Prepared,
+    symbols: Symbols,
+    num_codes: Sequence[int] | None = None,
+    vectors: Sequence[Tensor] | None = None,
+    settings: ProbeSettings | None = None,
+    log: Callable[[str], None] | None = None,
+) -> tuple[CtcProbe, float]:
+    r"""Train a probe.
+
+    Parameters
+    ----------
+    known, symbols
+        What to learn from, and what to name.
+    num_codes, vectors, log
+        As in ``ctc_probe``.
+    settings
+        Size and training.
+
+    Returns
+    -------
+    tuple[CtcProbe, float]
+        In eval mode, and its loss over the last tenth of the steps, nats a symbol.
+
+    Raises
+    ------
+    ValueError
+        If codes and codebooks do not fit.
+    """
+    settings = settings or ProbeSettings()
+    _check_codes(known.inputs, num_codes)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(settings.seed)
+        sizes = known.inputs[0].shape[1], WIDTH, settings.hidden, settings.layers
+        probe = CtcProbe(len(symbols), num_codes, *sizes, vectors)
+        return probe, _train(probe, known, settings, log)
 
 
 def ctc_probe(
@@ -273,12 +240,9 @@ def ctc_probe(
     _check_speakers(train, tests)
     heard, probes = extracted(extract, train), []
     for kind in map(Symbols, [symbols] if isinstance(symbols, str) else symbols):
-        _check_codes((known := prepare(heard, train, kind, repeat)).inputs, num_codes)
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.manual_seed(seed)
-            sizes = known.inputs[0].shape[1], WIDTH, hidden, layers
-            probe = CtcProbe(len(kind), num_codes, *sizes, vectors)
-            loss = _train(probe, known, steps, batch_size, learning_rate, seed, log)
+        known = prepare(heard, train, kind, repeat)
+        settings = ProbeSettings(steps, batch_size, hidden, layers, learning_rate, seed)
+        probe, loss = fit_probe(known, kind, num_codes, vectors, settings, log)
         fitted = {"train_utterances": len(known.inputs), "train_loss": loss, "seed": seed}
         probes.append((kind, probe, fitted))
     rows = [_tested(probes, extracted(extract, test), test, repeat, num_codes) for test in tests]
@@ -297,7 +261,7 @@ def _tested(
     for kind, probe, fitted in probes:
         part = prepare(heard, test, kind, repeat)
         _check_codes(part.inputs, num_codes)
-        found = [kind.decode(one) for one in _read(probe, part.inputs)]
+        found = [kind.decode(one) for one in read_symbols(probe, part.inputs)]
         right = [kind.decode(one) for one in part.targets]
         row = {"test": test.name, "symbols": kind.kind, "utterances": len(found)}
         row["left_out"] = part.left_out
@@ -336,28 +300,29 @@ def _check_codes(inputs: Sequence[Tensor], num_codes: Sequence[int] | None) -> N
 def _train(
     probe: CtcProbe,
     known: Prepared,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
+    settings: ProbeSettings,
     log: Callable[[str], None] | None,
 ) -> float:
     """Train the probe; return its loss over the last tenth of the steps."""
     probe.train().standardise(known.inputs)
+    steps, learning_rate = settings.steps, settings.learning_rate
     optimizer = torch.optim.Adam(probe.parameters(), learning_rate)
     lengths = [len(one) for one in known.inputs]
     losses: list[float] = []
     epoch, queue = 0, np.zeros((0, 1), dtype=np.int64)
     for step in range(steps):
         if not len(queue):
-            queue, epoch = length_batches(lengths, batch_size, seed, epoch), epoch + 1
+            queue, epoch = (
+                length_batches(lengths, settings.batch_size, settings.seed, epoch),
+                epoch + 1,
+            )
         chosen, queue = queue[0].tolist(), queue[1:]
         rate = learning_rate * min(1.0, 10 * (step + 1) / steps, (steps - step) / (0.9 * steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        padded, frames = _padded([known.inputs[index] for index in chosen])
+        batch, frames = padded([known.inputs[index] for index in chosen])
         targets = [known.targets[index] for index in chosen]
-        loss = ctc_loss(probe(padded, frames), frames, targets)
+        loss = ctc_loss(probe(batch, frames), frames, targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(probe.parameters(), 5.0)
@@ -370,19 +335,34 @@ def _train(
 
 
 @torch.no_grad()
-def _read(probe: CtcProbe, inputs: Sequence[Tensor], batch_size: int = 32) -> list[list[int]]:
-    """Let the probe read utterances, longest together; return the symbols of each."""
+def read_logits(probe: CtcProbe, inputs: Sequence[Tensor], batch_size: int = 32) -> list[Tensor]:
+    r"""Let a probe hear utterances, those of like length together.
+
+    Parameters
+    ----------
+    probe
+        In eval mode.
+    inputs
+        Codes (F, K) or features (F, D) of each utterance.
+    batch_size
+        Utterances at once.
+
+    Returns
+    -------
+    list[Tensor]
+        Of each (F, V).
+    """
     order = sorted(range(len(inputs)), key=lambda index: len(inputs[index]))
-    found: list[list[int]] = [[] for _ in inputs]
+    found: list[Tensor] = [torch.empty(0)] * len(inputs)
     for at in range(0, len(order), batch_size):
         chosen = order[at : at + batch_size]
-        padded, frames = _padded([inputs[index] for index in chosen])
-        for index, symbols in zip(chosen, ctc_greedy(probe(padded, frames), frames), strict=True):
-            found[index] = symbols
+        batch, frames = padded([inputs[index] for index in chosen])
+        for index, logits in zip(chosen, probe(batch, frames), strict=True):
+            found[index] = logits[: len(inputs[index])]
     return found
 
 
-def _padded(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack (F, C) to (B, F, C), filled up with zeros; return it and the lengths (B,)."""
-    frames = torch.tensor([len(one) for one in inputs])
-    return nn.utils.rnn.pad_sequence(list(inputs), batch_first=True), frames
+def read_symbols(probe: CtcProbe, inputs: Sequence[Tensor]) -> list[list[int]]:
+    r"""Let a probe name the symbols of utterances, as ``read_logits``."""
+    found = read_logits(probe, inputs)
+    return [ctc_greedy(one[None], torch.tensor([len(one)]))[0] for one in found]

@@ -10,7 +10,8 @@ from codec_lib import audio
 from codec_lib.data import Corpus, Phoneme, Utterance
 from codec_lib.data.segments import length_batches
 from codec_lib.data.transcripts import KINDS, Symbols, split_at_gaps
-from codec_lib.evaluation.ctc_probe import BiLstm, CtcProbe, ctc_probe, prepare
+from codec_lib.evaluation.ctc_network import BiLstm, CtcProbe
+from codec_lib.evaluation.ctc_probe import ctc_probe, prepare
 from codec_lib.evaluation.errors import error_rate, recognition_errors, symbol_errors
 from codec_lib.losses.ctc import ctc_greedy, ctc_loss, frames_needed
 

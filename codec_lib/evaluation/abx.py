@@ -1,0 +1,208 @@
+r"""ABX: is a sound nearer to another of its kind than to one of a different kind?
+
+X is a phoneme that somebody says, A the same phoneme, B another one in the same place between the
+same neighbours. The error is how often X is nearer to B [Schatz et al. 2013], [Riviere and Dupoux
+2021]: 0.5 for features that know nothing. Within speakers all three are of one voice; across, X is
+of another, so that features that hear voices rather than sounds fail. Distances are angles between
+frames, averaged along the best alignment in time; between units a frame is equal or not.
+
+Errors are averaged over neighbours, then speakers, then pairs of phonemes, so that what is frequent
+does not count more. The published tool, ``fastabx``, needs Python 3.12 and item files; this measure
+is its definition on this project's corpora. Notebook 30. Leaves out: words, item files.
+Read next: ``units.py``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+from torch.nn import functional
+
+from codec_lib import audio
+from codec_lib.data import Corpus
+from codec_lib.data.phonemes import SILENCE
+
+from .results import bootstrap_interval
+
+Place = tuple[str, str]  # the phonemes before and after
+
+
+@dataclass(frozen=True)
+class Token:
+    r"""One phoneme as it is said.
+
+    Attributes
+    ----------
+    symbol, place, speaker
+        Phoneme; what stands before and after it; who says it.
+    frames
+        Features (F, D) of length 1, or units (F, 1) int64.
+    """
+
+    symbol: str
+    place: Place
+    speaker: str
+    frames: np.ndarray
+
+
+@torch.no_grad()
+def tokens_of(
+    extract: Callable[[Tensor], Tensor],
+    corpus: Corpus,
+    context: bool = True,
+    frame_rate: float = 50.0,
+) -> list[Token]:
+    r"""Cut the phonemes of a corpus out of its features.
+
+    Parameters
+    ----------
+    extract
+        Function from a waveform (1, 1, T) to features (1, F, D) or units (1, F).
+    corpus
+        With phonemes and speakers.
+    context
+        False puts all neighbours together, for corpora too small to have the same ones twice.
+    frame_rate
+        Frames per second, Hz.
+
+    Returns
+    -------
+    list[Token]
+        Of every phoneme but silence, where at least one frame has its centre within it.
+    """
+    found = []
+    for index, utterance in enumerate(corpus):
+        if not utterance.phonemes:
+            continue
+        try:
+            heard = extract(corpus.load(index)[None])[0].cpu()  # (F, D) or (F,)
+        except audio.AudioError:
+            continue  # the corpus has reported it
+        rows = heard[:, None] if heard.ndim == 1 else functional.normalize(heard.float(), dim=-1)
+        hop = utterance.sample_rate / frame_rate
+        symbols = [SILENCE, *(one.symbol for one in utterance.phonemes), SILENCE]
+        for place, phoneme in enumerate(utterance.phonemes):
+            first, last = (round(edge / hop) for edge in (phoneme.start, phoneme.end))
+            if phoneme.symbol != SILENCE and last > first and len(rows) > first:
+                around = (symbols[place], symbols[place + 2]) if context else ("", "")
+                cut = rows[first:last].numpy()
+                found.append(Token(phoneme.symbol, around, utterance.speaker_id, cut))
+    return found
+
+
+def abx(
+    tokens: Sequence[Token],
+    across: bool = False,
+    most: int = 10,
+    seed: int = 0,
+) -> dict[str, Any]:
+    r"""Measure the ABX error of phonemes.
+
+    Parameters
+    ----------
+    tokens
+        See ``tokens_of``.
+    across
+        True takes X from another speaker.
+    most
+        Tokens of a phoneme, place and speaker that are used at most, as published.
+    seed
+        Of which.
+
+    Returns
+    -------
+    dict
+        ``abx_error``, its 95 % interval over pairs of phonemes (``_low``, ``_high``), ``pairs`` of
+        phonemes, ``cells`` (pair, place, speakers) and ``across``.
+
+    Raises
+    ------
+    ValueError
+        If no two phonemes can be compared.
+    """
+    groups: dict[tuple[Place, str], dict[str, list[Token]]] = defaultdict(dict)
+    rng = np.random.default_rng(seed)
+    for token in tokens:
+        groups[token.place, token.speaker].setdefault(token.symbol, []).append(token)
+    for by_symbol in groups.values():
+        for symbol, several in by_symbol.items():
+            chosen = rng.permutation(len(several))[:most]
+            by_symbol[symbol] = [several[index] for index in chosen]
+    errors: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    cells = 0
+    for (place, speaker), known in groups.items():
+        for others in _answers(groups, place, speaker, across):
+            for a in sorted(set(known) & set(others)):
+                for b in sorted(set(known) - {a}):
+                    error = _cell_error(known[a], known[b], others[a], same=not across)
+                    if error is not None:
+                        errors[a, b][speaker].append(error)
+                        cells += 1
+    if not errors:
+        raise ValueError(
+            f"abx: got {len(tokens)} phonemes without two in the same place of the speakers asked "
+            "for. Hint: context=False"
+        )
+    means = [
+        float(np.mean([np.mean(one) for one in by_speaker.values()]))
+        for by_speaker in errors.values()
+    ]
+    low, high = bootstrap_interval(means)
+    row = {"abx_error": float(np.mean(means)), "abx_error_low": low, "abx_error_high": high}
+    return {**row, "pairs": len(means), "cells": cells, "across": across}
+
+
+def _answers(groups: Any, place: Place, speaker: str, across: bool) -> list[dict[str, list[Token]]]:
+    """Return where X may come from: the same speaker, or each other one in the same place."""
+    if not across:
+        return [groups[place, speaker]]
+    return [found for (where, who), found in groups.items() if where == place and who != speaker]
+
+
+def _cell_error(a: list[Token], b: list[Token], x: list[Token], same: bool) -> float | None:
+    """Return how often X is nearer to B, ties half; A and X are never the same token."""
+    to_a = np.array([[_distance(one.frames, other.frames) for other in a] for one in x])
+    to_b = np.array([[_distance(one.frames, other.frames) for other in b] for one in x])
+    wins = (to_a[:, :, None] > to_b[:, None]) + 0.5 * (to_a[:, :, None] == to_b[:, None])
+    allowed = np.ones(wins.shape[:2], dtype=bool)
+    if same:
+        allowed = np.array([[one is not other for other in a] for one in x])
+    return float(wins[allowed].mean()) if allowed.any() else None
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean distance along the best alignment: angles in half turns, or 0 and 1."""
+    if one.dtype == np.int64:
+        costs = (one != other.T).astype(np.float32)
+    else:
+        costs = np.arccos(np.clip(one @ other.T, -1, 1)).astype(np.float32) / np.float32(np.pi)
+    return float(_path_cost(costs))
+
+
+@njit(cache=True)
+def _path_cost(costs: np.ndarray) -> float:
+    """Return the mean cost on the cheapest path through (F, G) by steps of one, or both, on."""
+    rows, columns = costs.shape
+    total = np.empty((rows, columns))
+    steps = np.empty((rows, columns), dtype=np.int64)
+    for i in range(rows):
+        for j in range(columns):
+            best, count = 0.0, 0
+            if i or j:
+                best = np.inf
+            if i and j and total[i - 1, j - 1] < best:
+                best, count = total[i - 1, j - 1], steps[i - 1, j - 1]
+            if i and total[i - 1, j] < best:
+                best, count = total[i - 1, j], steps[i - 1, j]
+            if j and total[i, j - 1] < best:
+                best, count = total[i, j - 1], steps[i, j - 1]
+            total[i, j] = best + costs[i, j]
+            steps[i, j] = count + 1
+    return total[-1, -1] / steps[-1, -1]
