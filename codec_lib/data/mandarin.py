@@ -1,0 +1,155 @@
+r"""Mandarin syllables in their four tones by many voices, spoken by espeak-ng: to ask for tone.
+
+With one speaker the pitch alone tells the tone; with several it has to be told from the shape of
+the contour [Osakuade and King 2024]. Every syllable is spoken by every voice in every tone, at a
+pitch and rate drawn anew, so that neither tells the tone; training and test part have other voices
+and other syllables.
+
+Notebook 34. Leaves out: sentences, tone sandhi, the neutral tone. Read next: ``corpora.py``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec_lib import audio
+
+from . import espeak
+from .manifests import read_manifest, write_manifest
+from .utterances import Corpus, Utterance
+
+VOICE = "cmn-latn-pinyin"
+VARIANTS = {
+    "train": "f1 f2 f4 m1 m2 m3 m5 m7 Annie Andy klatt linda",
+    "test": "f3 f5 m4 m6",
+}
+TONES = (1, 2, 3, 4)
+SYLLABLES = """
+ba bai ban bang bao bei bi bian biao bo bu cai can cao chang che chen cheng chi chu da dai dan dang
+dao deng di dian ding dong du duan duo fan fang fei fen feng fu gan gao ge gong gu gua guan hai han
+hao he hong hu hua huan huang hui ji jia jian jiang jiao jie jin jing jiu ju juan kai kan ke kong ku
+la lai lan lang lao li lian liang liu long lu ma mai man mao mei men mi mian ming mo mu na nan nao
+nian niu pa pai pan pao pi piao ping pu qi qian qing qiu qu ren sai san shan shang shao she shen
+sheng shi shou shu song tai tan tang tao ti tian ting tong tu wa wan wang wei wen wu xi xia xian
+xiang xiao xie xin xing xu xue ya yan yang yao ye yi yin ying you yu yuan zan zao zhang zhe zhi zhu
+""".split()
+_EVERY = 5  # each fifth syllable is a test syllable
+
+
+def split_of(syllable: str) -> str:
+    r"""Return ``"test"`` for every fifth syllable, ``"train"`` for the others."""
+    return "test" if SYLLABLES.index(syllable) % _EVERY == _EVERY - 1 else "train"
+
+
+def main_vowel(syllable: str) -> str:
+    r"""Return the vowel that carries the tone mark of a pinyin syllable; ``"v"`` for ü.
+
+    ``a`` or ``e`` where there is one, ``o`` of ``ou``, else the last vowel.
+
+    Raises
+    ------
+    ValueError
+        If there is no vowel.
+
+    Examples
+    --------
+    >>> [main_vowel(one) for one in ("ma", "liu", "gou", "xue", "ju", "lv")]
+    ['a', 'u', 'o', 'e', 'v', 'v']
+    """
+    vowels = [letter for letter in syllable.replace("ü", "v") if letter in "aeiouv"]
+    if not vowels:
+        raise ValueError(f"syllable: got {syllable!r}, expected pinyin with a vowel")
+    for letter in "ae":
+        if letter in vowels:
+            return letter
+    found = "o" if "ou" in syllable else vowels[-1]
+    return "v" if found == "u" and len(vowels) == 1 and syllable[0] in "jqxy" else found
+
+
+def make_mandarin(
+    root: str | Path, syllables: int | None = None, seed: int = 0, sample_rate: int = 16_000
+) -> Corpus:
+    r"""Make a corpus on disk: ``audio/*.wav`` and ``manifest.csv``.
+
+    Parameters
+    ----------
+    root
+        Folder to make it in; what it holds is replaced.
+    syllables
+        How many of ``SYLLABLES``, from the first on; all by default.
+    seed
+        Of pitches and rates.
+    sample_rate
+        Hz of the files.
+
+    Returns
+    -------
+    Corpus
+        ``label`` is the syllable, ``tone`` its tone, ``speaker_id`` the voice.
+
+    Raises
+    ------
+    ValueError
+        If espeak-ng is missing.
+    """
+    folder = Path(root)
+    shutil.rmtree(folder / "audio", ignore_errors=True)
+    (folder / "audio").mkdir(parents=True)
+    made = []
+    for syllable in SYLLABLES[:syllables]:
+        for variant in VARIANTS[split_of(syllable)].split():
+            for tone in TONES:
+                said, wav = speak_syllable(syllable, tone, variant, seed, sample_rate)
+                path = folder / said.audio_path
+                audio.write(path, wav, sample_rate)
+                made.append(replace(said, audio_path=str(path)))
+    write_manifest(folder, made)
+    return read_manifest(folder, sample_rate)
+
+
+def speak_syllable(
+    syllable: str, tone: int, variant: str, seed: int = 0, sample_rate: int = 16_000
+) -> tuple[Utterance, Tensor]:
+    r"""Speak one syllable; it depends on the arguments alone.
+
+    Parameters
+    ----------
+    syllable, tone, variant
+        One of ``SYLLABLES``, of ``TONES``, and a voice variant of espeak-ng.
+    seed
+        Of its pitch and rate.
+    sample_rate
+        Hz.
+
+    Returns
+    -------
+    utterance : Utterance
+        ``audio_path`` is relative to the corpus.
+    wav : Tensor
+        Shape (1, T), float64.
+    """
+    rng = np.random.default_rng((seed, SYLLABLES.index(syllable), tone, *variant.encode()))
+    pitch, rate = int(rng.integers(30, 71)), int(rng.integers(120, 201))
+    said = espeak.speak(f"{syllable}{tone}", f"{VOICE}+{variant}", pitch=pitch, rate=rate)
+    wav = torch.from_numpy(said.samples.astype(np.float64))[None] / 32768
+    wav = audio.peak_guard(audio.resample(wav, said.sample_rate, sample_rate), 0.5)
+    name = f"{variant}-{syllable}{tone}"
+    utterance = Utterance(
+        utterance_id=name,
+        audio_path=f"audio/{name}.wav",
+        speaker_id=variant,
+        language="cmn",
+        text=syllable,
+        label=syllable,
+        tone=str(tone),
+        split=split_of(syllable),
+        sample_rate=sample_rate,
+        num_samples=wav.shape[-1],
+    )
+    return utterance, wav
