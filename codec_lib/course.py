@@ -115,7 +115,15 @@ def output_problems(output: Mapping[str, Any]) -> list[str]:
 
 @contextmanager
 def kernel_environment(profile: str, out: Path, jobs: int = 1) -> Any:
-    """Set what the kernels inherit: profile, static widgets, where artefacts go, their cores."""
+    r"""Set what the kernels inherit: profile, static widgets, where artefacts go, their threads.
+
+    Parameters
+    ----------
+    profile, out
+        As in ``run_course``.
+    jobs
+        Kernels at a time, which share the cores unless ``OMP_NUM_THREADS`` says otherwise.
+    """
     values = {
         "CODEC_PROFILE": profile,
         "CODEC_STATIC": "1",
