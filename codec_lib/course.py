@@ -183,7 +183,8 @@ def run_notebook(
             cwd=str(source.parent),
             progress_bar=False,
             execution_timeout=limit,
-            extra_arguments=["--log-level=ERROR"],  # else ipykernel speaks about its transport
+            # else ipykernel speaks about its transport, and about being asked to end
+            extra_arguments=["--log-level=CRITICAL"],
         )
     except papermill.PapermillExecutionError:
         pass  # the error is in the executed copy and reported from there
