@@ -1,0 +1,60 @@
+"""``codec-lib judge`` and ``codec-lib slmtokbench`` on a codec of a test's size."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+import codec_lib
+from codec_lib import hub
+from codec_lib.cli import app
+from codec_lib.data import make_synthetic
+from codec_lib.evaluation.results import read_results
+
+
+@pytest.fixture
+def codec(tmp_path):
+    """An untrained codec as a file."""
+    file = tmp_path / "codec.safetensors"
+    hub.save_codec(codec_lib.build("speechtokenizer", "smoke"), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """Forty utterances, four of them to test on."""
+    folder = tmp_path_factory.mktemp("data") / "corpus"
+    make_synthetic(folder, num_utterances=40)
+    return folder
+
+
+def _run(*arguments: object, code: int = 0) -> str:
+    """Run the command and return what it says."""
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_judge_writes_a_row_for_each_number_of_codebooks(tmp_path, codec, tiny_corpus):
+    out = tmp_path / "judged.json"
+    options = ("--corpus", tiny_corpus, "--split", "test", "--max-utterances", 2, "--out", out)
+    said = _run("judge", f"mine={codec}", "--n-q", "1,99", *options)
+    rows, conditions = read_results(out)
+    assert [(row["codec"], row["n_q"]) for row in rows] == [("mine", 1), ("mine", rows[1]["n_q"])]
+    assert rows[0]["mel_distance"] > 0 == rows[0]["mel_distance_original"]
+    assert "mel_distance" in said and conditions["judges"] == "signal"
+    assert "expected one of" in _run("judge", codec, "--judges", "ears", code=2)
+
+
+def test_slmtokbench_reads_and_judges(tmp_path, codec, speech):
+    out = tmp_path / "bench.json"
+    places = ("--train", speech, "--test", speech, "--steps", 2, "--out", out)
+    options = ("--embeddings", "random,codebooks,centroids", "--judges", "signal")
+    said = _run("slmtokbench", f"mine={codec}", "--n-q", "1", *options, *places)
+    rows = read_results(out)[0]
+    kinds = [(row["measure"], row.get("initialisation"), row["n_q"]) for row in rows]
+    assert kinds[:2] == [("text alignment", "random", 1), ("text alignment", "codebooks", 1)]
+    assert [n_q for kind, _, n_q in kinds if kind == "information preservation"] == [0, 1]
+    assert all("mi_per_symbol" in row and "wer" in row for row in rows[:2])
+    assert "text alignment" in said and "mel_distance" in said
+    assert "expected a codec or --units" in _run("slmtokbench", code=2)
