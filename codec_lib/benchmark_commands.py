@@ -1,7 +1,7 @@
 r"""Commands of ``codec-lib`` that put a codec before judges: ``judge`` and ``slmtokbench``.
 
-Every command imports what it needs when it runs. Left out: what tables and figures mean; notebooks
-30, 31 and 35 say it. Read next: ``evaluation/slmtokbench.py``.
+Every command imports what it needs when it runs. Left out: what tables and figures mean.
+Read next: ``evaluation/slmtokbench.py``.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def judge_command(
     """Let judges hear what codecs leave of whole utterances, beside the utterances themselves."""
     from codec_lib.data import corpus as find_corpus
     from codec_lib.evaluation.comparison import named_codecs
-    from codec_lib.evaluation.judges import clips_of, judge_codec, make_judges, scores_of
+    from codec_lib.evaluation.judges import clips_of, judge_codec, make_judges
     from codec_lib.evaluation.results import write_results
 
     found, models = make_judges(judges.split(",")), named_codecs(codecs)
     speech = find_corpus(corpus, split, next(iter(models.values())).sample_rate)
     clips = clips_of(speech, max_utterances)
-    originals, rows = scores_of(found, clips), []
+    originals, rows = {name: judge(clips) for name, judge in found.items()}, []
     for name, codec in models.items():
         counts = _counts(n_q, codec.num_quantizers)
         made = judge_codec(codec, clips, found, counts, originals)

@@ -5,7 +5,7 @@ the contour [Osakuade and King 2024]. Every syllable is spoken by every voice in
 pitch and rate drawn anew, so that neither tells the tone; training and test part have other voices
 and other syllables.
 
-Notebook 34. Leaves out: sentences, tone sandhi, the neutral tone. Read next: ``corpora.py``.
+No notebook yet. Leaves out: sentences, tone sandhi, the neutral tone. Read next: ``corpora.py``.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ frames, averaged along the best alignment in time; between units a frame is equa
 
 Errors are averaged over neighbours, then speakers, then pairs of phonemes, so that what is frequent
 does not count more. The published tool, ``fastabx``, needs Python 3.12 and item files; this measure
-is its definition on this project's corpora. Notebook 30. Leaves out: words, item files.
+is its definition on this project's corpora. No notebook yet. Leaves out: words, item files.
 Read next: ``units.py``.
 """
 

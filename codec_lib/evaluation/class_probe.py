@@ -3,19 +3,19 @@ r"""What a whole utterance is about, read from its codes or features: a BiLSTM, 
 The probe for global tasks (keyword, intent, speaker): the front and the BiLSTM of
 ``ctc_network.py``, the mean over frames of what comes out, and a linear map to labels. Units and
 features go through the same head, so that only the input differs [Wang et al. 2024, DST study],
-after DASB [Mousavi et al. 2024]. Notebook 33. Leaves out: language models as heads.
+after DASB [Mousavi et al. 2024]. No notebook yet. Leaves out: language models as heads.
 Read next: ``discrete.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from .ctc_network import WIDTH, CtcProbe, padded
+from .ctc_network import WIDTH, CtcProbe, padded, train_probe
 from .probes import ProbeResult, _scored
 
 
@@ -70,47 +70,43 @@ def class_probe(
     ValueError
         If there are not as many labels as utterances, or one has no frame.
     """
-    for part, names in ((known, labels), (tested, expected)):
-        if len(part) != len(names) or not all(len(one) for one in part):
-            raise ValueError(
-                f"class_probe: got {len(part)} utterances, {sum(not len(one) for one in part)} of "
-                f"them without a frame, and {len(names)} labels, expected as many, none empty"
-            )
+    _check_labels(known, labels)
+    _check_labels(tested, expected)
     classes = int(max(labels.max(), expected.max())) + 1
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         width = known[0].shape[1]
         probe = ClassProbe(classes, num_codes, width, WIDTH, hidden, layers, vectors)
-        _train_probe(probe, known, labels, steps, batch_size, learning_rate)
+        probe.standardise(known)
+        batches = _batches(len(known), batch_size)
+
+        def loss_of() -> Tensor:
+            chosen = next(batches)
+            logits = probe(*padded([known[index] for index in chosen.tolist()]))
+            return functional.cross_entropy(logits, labels[chosen])
+
+        train_probe(probe, loss_of, steps, learning_rate)
     with torch.no_grad():
         parts = [tested[at : at + 32] for at in range(0, len(tested), 32)]
         found = torch.cat([probe(*padded(part)).argmax(-1) for part in parts])
     return _scored(found, labels, expected)
 
 
-def _train_probe(
-    probe: ClassProbe,
-    known: Sequence[Tensor],
-    labels: Tensor,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-) -> None:
-    """Train a probe and leave it in eval mode."""
-    probe.train().standardise(known)
-    optimizer = torch.optim.Adam(probe.parameters(), learning_rate)
+def _batches(count: int, size: int) -> Iterator[Tensor]:
+    """Yield numbers below ``count``, ``size`` at a time, all of them before any comes again."""
     order = torch.empty(0, dtype=torch.int64)
-    for step in range(steps):
-        if len(order) < batch_size:
-            order = torch.cat([order, torch.randperm(len(known))])
-        chosen, order = order[:batch_size], order[batch_size:]
-        rate = learning_rate * min(1.0, 10 * (step + 1) / steps, (steps - step) / (0.9 * steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        logits = probe(*padded([known[index] for index in chosen.tolist()]))
-        loss = functional.cross_entropy(logits, labels[chosen])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(probe.parameters(), 5.0)
-        optimizer.step()
-    probe.eval()
+    while True:
+        while len(order) < size:
+            order = torch.cat([order, torch.randperm(count)])
+        yield order[:size]
+        order = order[size:]
+
+
+def _check_labels(part: Sequence[Tensor], labels: Tensor) -> None:
+    """Raise ValueError unless every utterance has a frame and a label."""
+    empty = sum(not len(one) for one in part)
+    if len(part) != len(labels) or empty:
+        raise ValueError(
+            f"class_probe: got {len(part)} utterances, {empty} of them without a frame, and "
+            f"{len(labels)} labels, expected as many, none empty"
+        )

@@ -6,7 +6,7 @@ voice [Zhang et al. 2024, SpeechTokenizer], §4. The reference is repeated or cu
 length. More rows of the reference bring more of its voice, and more of its own sounds where the
 separation is not perfect, so words are lost: ``conversion_curve`` draws one against the other.
 
-Notebook 31. Leaves out: conversion by a language model over the codes.
+No notebook yet. Leaves out: conversion by a language model over the codes.
 Read next: ``disentanglement.py``.
 """
 

@@ -3,13 +3,14 @@ r"""The network of the CTC probe: embedded codes or mapped features, a BiLSTM, s
 SLMTokBench has two layers of 1024 units [Zhang et al. 2024, SpeechTokenizer], §4. Embeddings of
 codes start at random, from k-means centroids or from the codec's own codebooks; several codebooks
 are added up, here divided by the root of their number, so that one and eight enter with the same
-variance. Notebooks 11 and 30. Leaves out: training. Read next: ``ctc_probe.py``.
+variance. No notebook yet. Leaves out: what is read. Read next: ``ctc_probe.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -116,3 +117,46 @@ def padded(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     r"""Stack (F, C) to (B, F, C), filled up with zeros; return it and the lengths (B,)."""
     frames = torch.tensor([len(one) for one in inputs])
     return nn.utils.rnn.pad_sequence(list(inputs), batch_first=True), frames
+
+
+def train_probe(
+    probe: nn.Module,
+    loss_of: Callable[[], Tensor],
+    steps: int,
+    learning_rate: float,
+    log: Callable[[str], None] | None = None,
+) -> float:
+    r"""Train a probe by Adam and leave it in eval mode.
+
+    Parameters
+    ----------
+    probe
+        What learns.
+    loss_of
+        Function that draws the next batch and returns its loss.
+    steps, learning_rate
+        The rate rises over a tenth of the steps and falls to 0; gradients are cut at norm 5.
+    log
+        Called with a line every 100 steps.
+
+    Returns
+    -------
+    float
+        Mean loss over the last tenth of the steps.
+    """
+    optimizer, losses = torch.optim.Adam(probe.parameters(), learning_rate), []
+    probe.train()
+    for step in range(steps):
+        rate = learning_rate * min(1.0, 10 * (step + 1) / steps, (steps - step) / (0.9 * steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_of()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(probe.parameters(), 5.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        if log is not None and (step + 1) % 100 == 0:
+            log(f"step {step + 1:5d}/{steps}  loss {np.mean(losses[-100:]):.3f}")
+    probe.eval()
+    return float(np.mean(losses[-max(1, steps // 10) :]))

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from codec_lib import audio
 from codec_lib.data import Corpus
@@ -28,7 +28,7 @@ from codec_lib.data.segments import length_batches
 from codec_lib.data.transcripts import Symbols
 from codec_lib.losses.ctc import ctc_greedy, ctc_loss, frames_needed
 
-from .ctc_network import WIDTH, CtcProbe, padded
+from .ctc_network import WIDTH, CtcProbe, padded, train_probe
 from .errors import symbol_errors
 
 
@@ -237,7 +237,7 @@ def ctc_probe(
         If codes and codebooks differ, a speaker is in two corpora, or inputs are too few.
     """
     tests = [tests] if isinstance(tests, Corpus) else list(tests)
-    _check_speakers(train, tests)
+    check_speakers(train, tests)
     heard, probes = extracted(extract, train), []
     for kind in map(Symbols, [symbols] if isinstance(symbols, str) else symbols):
         known = prepare(heard, train, kind, repeat)
@@ -261,16 +261,15 @@ def _tested(
     for kind, probe, fitted in probes:
         part = prepare(heard, test, kind, repeat)
         _check_codes(part.inputs, num_codes)
-        found = [kind.decode(one) for one in read_symbols(probe, part.inputs)]
-        right = [kind.decode(one) for one in part.targets]
-        row = {"test": test.name, "symbols": kind.kind, "utterances": len(found)}
+        pairs = spelt(read_logits(probe, part.inputs), part, kind)
+        row = {"test": test.name, "symbols": kind.kind, "utterances": len(pairs)}
         row["left_out"] = part.left_out
-        rows.append({**row, **symbol_errors(list(zip(found, right, strict=True)), kind), **fitted})
+        rows.append({**row, **symbol_errors(pairs, kind), **fitted})
     return rows
 
 
-def _check_speakers(train: Corpus, tests: Sequence[Corpus]) -> None:
-    """Raise ValueError where a speaker is in the training and in a test corpus."""
+def check_speakers(train: Corpus, tests: Sequence[Corpus]) -> None:
+    r"""Raise ValueError where a speaker is in the training and in a test corpus."""
     for test in tests:
         common = set(train.speakers) & set(test.speakers)
         if common:
@@ -304,34 +303,19 @@ def _train(
     log: Callable[[str], None] | None,
 ) -> float:
     """Train the probe; return its loss over the last tenth of the steps."""
-    probe.train().standardise(known.inputs)
-    steps, learning_rate = settings.steps, settings.learning_rate
-    optimizer = torch.optim.Adam(probe.parameters(), learning_rate)
+    probe.standardise(known.inputs)
     lengths = [len(one) for one in known.inputs]
-    losses: list[float] = []
-    epoch, queue = 0, np.zeros((0, 1), dtype=np.int64)
-    for step in range(steps):
-        if not len(queue):
-            queue, epoch = (
-                length_batches(lengths, settings.batch_size, settings.seed, epoch),
-                epoch + 1,
-            )
-        chosen, queue = queue[0].tolist(), queue[1:]
-        rate = learning_rate * min(1.0, 10 * (step + 1) / steps, (steps - step) / (0.9 * steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    epochs = (
+        length_batches(lengths, settings.batch_size, settings.seed, epoch) for epoch in count()
+    )
+    batches = chain.from_iterable(epochs)
+
+    def loss_of() -> Tensor:
+        chosen = next(batches).tolist()
         batch, frames = padded([known.inputs[index] for index in chosen])
-        targets = [known.targets[index] for index in chosen]
-        loss = ctc_loss(probe(batch, frames), frames, targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(probe.parameters(), 5.0)
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        if log is not None and (step + 1) % 100 == 0:
-            log(f"step {step + 1:5d}/{steps}  loss {np.mean(losses[-100:]):.3f}")
-    probe.eval()
-    return float(np.mean(losses[-max(1, steps // 10) :]))
+        return ctc_loss(probe(batch, frames), frames, [known.targets[index] for index in chosen])
+
+    return train_probe(probe, loss_of, settings.steps, settings.learning_rate, log)
 
 
 @torch.no_grad()
@@ -362,7 +346,20 @@ def read_logits(probe: CtcProbe, inputs: Sequence[Tensor], batch_size: int = 32)
     return found
 
 
-def read_symbols(probe: CtcProbe, inputs: Sequence[Tensor]) -> list[list[int]]:
-    r"""Let a probe name the symbols of utterances, as ``read_logits``."""
-    found = read_logits(probe, inputs)
-    return [ctc_greedy(one[None], torch.tensor([len(one)]))[0] for one in found]
+def spelt(
+    logits: Sequence[Tensor], part: Prepared, symbols: Symbols
+) -> list[tuple[list[str], list[str]]]:
+    r"""Return what a probe reads and what is right, symbols of each utterance.
+
+    Parameters
+    ----------
+    logits
+        Of ``read_logits``, (F, V) of each utterance.
+    part
+        The utterances.
+    symbols
+        What the probe names.
+    """
+    found = [ctc_greedy(one[None], torch.tensor([len(one)]))[0] for one in logits]
+    pairs = zip(found, part.targets, strict=True)
+    return [(symbols.decode(one), symbols.decode(right)) for one, right in pairs]

@@ -16,7 +16,7 @@ form                 what enters the head
 
 The rate is R = C log2(V) R_s, the studies' formula, with R_s counted after merging. Tasks are
 content (phonemes, letters: CTC) and whole utterances (keyword, intent, speaker: by
-``class_probe.py``). Notebook 33. Leaves out: large language models as heads.
+``class_probe.py``). No notebook yet. Leaves out: large language models as heads.
 Read next: ``abx.py``.
 """
 
@@ -38,7 +38,7 @@ from codec_lib.teachers.kmeans import KMeans, fit_kmeans
 
 from .bpe import PairEncoding
 from .class_probe import class_probe
-from .ctc_probe import ProbeSettings, fit_probe, prepare, read_symbols
+from .ctc_probe import ProbeSettings, check_speakers, fit_probe, prepare, read_logits, spelt
 from .errors import symbol_errors
 from .ngrams import deduplicate
 from .results import bootstrap_interval
@@ -213,6 +213,7 @@ def read_forms(
         A row per form and test: ``form``, ``test``, the fields of ``symbol_errors`` and
         ``token_use``; and, with a form ``units N``, of ``rarity_effect`` by the rarity of these.
     """
+    check_speakers(known[0], [corpus for _, corpus, _ in tests])
     kind, rows = Symbols(symbols), []
     counted = next((form for form in forms if form.name.startswith("units")), None)
     often = [
@@ -225,12 +226,7 @@ def read_forms(
         probe, loss = fit_probe(part, kind, form.sizes, None, settings)
         for (name, corpus, heard), counts in zip(tests, often, strict=True):
             tested = prepare(form.of(heard), corpus, kind, more)
-            pairs = [
-                (kind.decode(one), kind.decode(right))
-                for one, right in zip(
-                    read_symbols(probe, tested.inputs), tested.targets, strict=True
-                )
-            ]
+            pairs = spelt(read_logits(probe, tested.inputs), tested, kind)
             row = {"form": form.name, "test": name, "train_loss": loss}
             row |= symbol_errors(pairs, kind) | token_use(form, heard)
             if counts is not None:

@@ -8,7 +8,7 @@ UMAP [McInnes et al. 2018]) show the same to the eye and prove nothing: both put
 that are not there, so they stand beside the numbers.
 
 [Zhang et al. 2024, SpeechTokenizer], §4: of ten utterances each, RVQ-1 scatters and RVQ-2:8 forms a
-cluster for each speaker. Notebook 31. Leaves out: conversion (``conversion.py``).
+cluster for each speaker. No notebook yet. Leaves out: conversion (``conversion.py``).
 Read next: ``judges/base.py``.
 """
 

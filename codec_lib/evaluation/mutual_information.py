@@ -13,7 +13,7 @@ given in nats an utterance, as published, and in nats a symbol, divided by the m
 it stands InfoNCE [van den Oord et al. 2018, CPC], a lower bound whatever q is, from the same
 numbers; it cannot exceed log N.
 
-Notebook 30. Leaves out: training the probe (``ctc_probe.py``).
+No notebook yet. Leaves out: training the probe (``ctc_probe.py``).
 Read next: ``slmtokbench.py``.
 """
 

@@ -10,7 +10,7 @@ Two questions of [Zhang et al. 2024, SpeechTokenizer], §4, for which no code wa
 
 Tokens are a codec's codes from the first n codebooks, or units without a decoder. The table of the
 probe's embeddings starts at random, or from what the tokens stand for: centroids of units, the
-codebooks of a codec. Notebook 30. Leaves out: ViSQOL, MUSHRA. Read next: ``judges/base.py``.
+codebooks of a codec. No notebook yet. Leaves out: ViSQOL, MUSHRA. Read next: ``judges/base.py``.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ from .codec_probe import codes_of
 from .ctc_probe import (
     Prepared,
     ProbeSettings,
+    check_speakers,
     extracted,
     fit_probe,
     prepare,
     read_logits,
-    read_symbols,
+    spelt,
 )
 from .errors import symbol_errors
-from .judges import Judge, JudgedClip, clips_of, judge_codec, make_judges, scores_of
+from .judges import Judge, JudgedClip, clips_of, judge_codec, make_judges
 from .mutual_information import likelihood_matrix, text_information
 
 PUBLISHED = ProbeSettings(steps=100_000, hidden=1024, layers=2, learning_rate=1e-4)
@@ -168,7 +169,7 @@ def text_alignment(
     train: Corpus,
     tests: Sequence[Corpus],
     symbols: str = "characters",
-    initialisation: str = "random",
+    initialisations: Sequence[str] = ("random",),
     settings: ProbeSettings | None = None,
     max_texts: int | None = 200,
     log: Callable[[str], None] | None = None,
@@ -183,8 +184,8 @@ def text_alignment(
         Corpora with text, without common speakers.
     symbols
         ``"characters"`` as published, or ``"phonemes"``.
-    initialisation
-        Of the embeddings, one of ``INITIALISATIONS`` that the tokens have.
+    initialisations
+        Of the embeddings, of ``INITIALISATIONS``, those that the tokens have; a probe for each.
     settings
         Of the probe; ``PUBLISHED`` is the paper's, the default takes minutes on one core.
     max_texts
@@ -195,18 +196,25 @@ def text_alignment(
     Returns
     -------
     list[dict[str, Any]]
-        A row per test: ``tokens``, ``bitrate``, ``initialisation``, ``symbols``, ``test``,
-        ``utterances``, the fields of ``symbol_errors`` and of ``text_information``.
+        A row per initialisation and test: ``tokens``, ``bitrate``, ``initialisation``, ``test``,
+        ``train_loss``, ``left_out`` and what ``read_and_inform`` returns.
+
+    Raises
+    ------
+    ValueError
+        If a speaker is in two corpora, or the tokens do not have such tables.
     """
-    kind, start = Symbols(symbols), tokens.start(initialisation)
+    check_speakers(train, tests)
+    kind, starts = Symbols(symbols), {name: tokens.start(name) for name in initialisations}
     known = prepare(extracted(tokens.extract, train), train, kind)
-    probe, loss = fit_probe(known, kind, tokens.sizes, start, settings, log)
+    parts = [prepare(extracted(tokens.extract, test), test, kind) for test in tests]
     rows = []
-    for test in tests:
-        part = prepare(extracted(tokens.extract, test), test, kind)
-        row = {"tokens": tokens.name, "bitrate": tokens.bitrate, "initialisation": initialisation}
-        row |= {"test": test.name, "train_loss": loss, "left_out": part.left_out}
-        rows.append({**row, **read_and_inform(probe, part, kind, max_texts)})
+    for name, start in starts.items():
+        probe, loss = fit_probe(known, kind, tokens.sizes, start, settings, log)
+        for test, part in zip(tests, parts, strict=True):
+            row = {"tokens": tokens.name, "bitrate": tokens.bitrate, "initialisation": name}
+            row |= {"test": test.name, "train_loss": loss, "left_out": part.left_out}
+            rows.append({**row, **read_and_inform(probe, part, kind, max_texts)})
     return rows
 
 
@@ -228,13 +236,11 @@ def read_and_inform(
         ``symbols``, ``utterances``, ``texts``, the fields of ``symbol_errors`` and of
         ``text_information``.
     """
-    found = [kind.decode(one) for one in read_symbols(probe, part.inputs)]
-    right = [kind.decode(one) for one in part.targets]
-    row = {"symbols": kind.kind, "utterances": len(found)}
-    row |= symbol_errors(list(zip(found, right, strict=True)), kind)
-    some = slice(max_texts)
-    targets = part.targets[some]
-    table = likelihood_matrix(read_logits(probe, part.inputs[some]), targets)
+    logits = read_logits(probe, part.inputs)
+    pairs = spelt(logits, part, kind)
+    row = {"symbols": kind.kind, "utterances": len(pairs), **symbol_errors(pairs, kind)}
+    targets = part.targets[slice(max_texts)]
+    table = likelihood_matrix(logits[: len(targets)], targets)
     return {**row, "texts": len(targets), **text_information(table, [len(one) for one in targets])}
 
 
@@ -266,7 +272,7 @@ def information_preservation(
     list[dict[str, Any]]
         A row of the recordings themselves, ``n_q`` 0, then those of ``judge_codec``.
     """
-    first = scores_of(judges, clips)
+    first = {name: judge(clips) for name, judge in judges.items()}
     row: dict[str, Any] = {"n_q": 0, "bitrate": 0.0, "utterances": len(clips)}
     for by_measure in first.values():
         for measure, score in by_measure.items():
@@ -338,12 +344,10 @@ def benchmark(
     sets += [(name, 1, named_unit_tokens(name, train)) for name in units]
     rows: list[dict[str, Any]] = []
     for name, count, tokens in sets:
-        for start in initialisations:
-            if start != "random" and start not in tokens.vectors:
-                continue
-            for row in text_alignment(tokens, train, tests, symbols, start, settings):
-                rows.append({"measure": "text alignment", "codec": name, "n_q": count, **row})
-                say(f"{name}, {count} of its codebooks, {start}: read on {row['test']}")
+        starts = [one for one in initialisations if one == "random" or one in tokens.vectors]
+        for row in text_alignment(tokens, train, tests, symbols, starts, settings):
+            rows.append({"measure": "text alignment", "codec": name, "n_q": count, **row})
+        say(f"{name}, {count} of its codebooks: read")
     if judges:
         clips, made = clips_of(tests[-1], max_utterances), make_judges(judges)
         for name, codec in codecs.items():

@@ -4,9 +4,9 @@ A syllable, trimmed and stretched to a fixed number of frames (its length would 
 through an LSTM whose last state names the tone, or, as a check, the vowel [Osakuade and King 2024].
 The same probe hears continuous features, embedded k-means units, the centroids of these units (what
 is lost by clustering alone, without a table to learn), units of the residual on top, and units that
-were made with tone in mind: a second codebook on the contour of the pitch, the same number of bits.
+were made with tone in mind: a second codebook on the contour of the pitch. Rows say how many bits.
 
-Notebook 34. Leaves out: sentences, languages other than Mandarin. Read next: ``units.py``.
+No notebook yet. Leaves out: sentences, languages other than Mandarin. Read next: ``units.py``.
 """
 
 from __future__ import annotations

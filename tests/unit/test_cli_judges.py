@@ -58,3 +58,10 @@ def test_slmtokbench_reads_and_judges(tmp_path, codec, speech):
     assert all("mi_per_symbol" in row and "wer" in row for row in rows[:2])
     assert "text alignment" in said and "mel_distance" in said
     assert "expected a codec or --units" in _run("slmtokbench", code=2)
+
+
+def test_slmtokbench_refuses_a_speaker_on_both_sides(tmp_path, codec):
+    one = tmp_path / "one"
+    make_synthetic(one, num_utterances=3)  # no test part: all of it would be learnt from and tested
+    said = _run("slmtokbench", codec, "--train", one, "--test", one, "--steps", 1, code=2)
+    assert "twice, expected none" in said

@@ -242,6 +242,13 @@ def test_a_codec_is_judged_beside_the_originals():
     assert rows[0]["bitrate"] == codec.bitrate(1)
 
 
+def test_a_judge_that_was_asked_for_is_not_left_out_in_silence():
+    codec = codec_lib.build("speechtokenizer", "smoke").eval()
+    mute = [JudgedClip(tone(100), RATE, tone(100))]
+    with pytest.raises(ValueError, match="1 of 1 clips without text"):
+        judge_codec(codec, mute, {"words": judges.WordsJudge(lambda wavs: [])}, [1])
+
+
 def test_judges_that_lack_something_are_left_out():
     assert scores_of(make_judges(["signal"]), [JudgedClip(tone(100), RATE)]) == {}
 

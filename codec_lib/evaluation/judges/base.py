@@ -5,7 +5,7 @@ whose voice it should be. It returns a score per clip, so that two codecs, or a 
 original recordings, are compared clip by clip. Some scores are ratios: a word error rate is a sum
 of edits over a sum of words, so its clips weigh as much as they have words.
 
-No paper. Used by notebooks 31 and 35. Leaves out: what is trained on the spot (``probes.py``,
+No paper. No notebook yet. Leaves out: what is trained on the spot (``probes.py``,
 ``ctc_probe.py``). Read next: ``signal.py``.
 """
 
@@ -14,7 +14,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -155,3 +156,35 @@ class Judge(ABC):
                     f"{self.name}: got {lacking} of {len(clips)} clips without {need}, expected it"
                 )
         return self.judge(clips)
+
+
+def from_folder(judge: str, network: str, folder: str | Path, expected: str) -> Any:
+    r"""Load a network of transformers from a folder, in eval mode; nothing is downloaded.
+
+    Parameters
+    ----------
+    judge
+        Whose it is, for messages.
+    network
+        Class of transformers.
+    folder
+        With ``config.json`` and weights as safetensors.
+    expected
+        What the message says if there is no such network: what was expected, and a hint.
+
+    Raises
+    ------
+    ValueError
+        If transformers is not installed, or the folder holds no network.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ValueError(
+            f"{judge}: got no transformers, expected it to be installed. "
+            "Hint: pip install codec-lib[text]"
+        ) from error
+    if not (Path(folder) / "config.json").exists():
+        raise ValueError(f"{judge}: got {str(folder)!r}, expected {expected}")
+    made = getattr(transformers, network)
+    return made.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()

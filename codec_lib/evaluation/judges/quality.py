@@ -5,7 +5,7 @@ in calls: of the speech, of the background and of the whole; and, by an older ne
 alone. 1 is bad, 5 excellent. The package ``speechmos`` carries the networks (MIT licence). It was
 not trained on codecs: take it as a hint, and beside its score of the original recordings.
 
-Used by notebook 35. Leaves out: UTMOS and others that need a download. Read next:
+No notebook yet. Leaves out: UTMOS and others that need a download. Read next:
 ``resynthesis.py``.
 """
 

@@ -5,7 +5,7 @@ given to the judges; so are the recordings themselves. A codec's row has the sco
 originals, and the difference clip by clip with its interval. The judges ``words`` and ``speaker``
 are what SLMTokBench calls information preservation [Zhang et al. 2024, SpeechTokenizer], §4.
 
-Used by notebooks 30 and 35. Leaves out: what codes know (``slmtokbench.py``).
+No notebook yet. Leaves out: what codes know (``slmtokbench.py``).
 Read next: ``codec_lib/evaluation/mutual_information.py``.
 """
 
@@ -141,12 +141,17 @@ def judge_codec(
         A row for every number of codebooks: ``n_q``, ``bitrate`` (bit/s), ``utterances``; for every
         measure the fields of ``Score.summary``, ``<measure>_original`` (the originals' mean) and
         ``<measure>_change`` with ``_low`` and ``_high`` (codec less original, clip by clip).
+
+    Raises
+    ------
+    ValueError
+        If a clip lacks what a judge needs, e.g. a text.
     """
-    first = scores_of(judges, clips) if originals is None else originals
+    first = originals or {name: judge(clips) for name, judge in judges.items()}
     rows = []
     for count, made in resynthesised(codec, clips, n_q).items():
         row = {"n_q": count, "bitrate": float(codec.bitrate(count)), "utterances": len(clips)}
-        row |= summary(scores_of(judges, made), first)
+        row |= summary({name: judge(made) for name, judge in judges.items()}, first)
         rows.append(row)
         if log is not None:
             log(f"{codec.name}, {count} codebooks: judged by {', '.join(judges)}")

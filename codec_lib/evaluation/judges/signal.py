@@ -4,7 +4,7 @@ Pitch is Praat's autocorrelation [Boersma 1993], 75 to 500 Hz, every 10 ms. Two 
 [Nakatani et al. 2008, gross pitch error]: how far it is off, in cent, where both are voiced, and
 how many frames are voiced in one of the two only.
 
-Used by notebook 35. Leaves out: metrics that need a download. Read next: ``words.py``.
+No notebook yet. Leaves out: metrics that need a download. Read next: ``words.py``.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ these are read: the package itself asks for modules that newer Pythons no longer
 Hugging Face; SpeechTokenizer and DM-Codec report its large form.
 
 The LSTM hears 1.6 s at a time, and what it says of them is averaged. Pauses are not cut out, as
-the package does with a voice detector. Used by notebook 31. Leaves out: verification thresholds.
+the package does with a voice detector. No notebook yet. Leaves out: verification thresholds.
 Read next: ``quality.py``.
 """
 
@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from codec_lib import audio
 
-from .base import Judge, JudgedClip, Score
+from .base import Judge, JudgedClip, Score, from_folder
 
 RATE = 16_000  # Hz
 _WINDOW, _STEP = 160, 77  # frames of 10 ms that the LSTM hears at once, and from one to the next
@@ -163,21 +163,11 @@ def wavlm_speakers(folder: str | Path) -> Embedder:
     ValueError
         If transformers is not installed, or the folder holds no such model.
     """
-    try:
-        from transformers import WavLMForXVector
-    except ImportError as error:
-        raise ValueError(
-            "speaker: got no transformers, expected it to be installed. "
-            "Hint: pip install codec-lib[text]"
-        ) from error
-    if not (Path(folder) / "config.json").exists():
-        raise ValueError(
-            f"speaker: got {str(folder)!r}, expected nothing (Resemblyzer) or a folder with a "
-            "WavLM for speakers. Hint: the files of "
-            "https://huggingface.co/microsoft/wavlm-base-plus-sv (0.4 GB)"
-        )
-    model = WavLMForXVector.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    model.eval()
+    expected = (
+        "nothing (Resemblyzer) or a folder with a WavLM for speakers. Hint: the files of "
+        "https://huggingface.co/microsoft/wavlm-base-plus-sv (0.4 GB)"
+    )
+    model = from_folder("speaker", "WavLMForXVector", folder, expected)
 
     @torch.no_grad()
     def embed(wavs: Sequence[Tensor]) -> Tensor:

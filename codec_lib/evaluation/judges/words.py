@@ -11,7 +11,7 @@ name                                recogniser                                  
 Word and character error rates, lower case, without punctuation. A recogniser's own errors are
 large (PocketSphinx) or small (Whisper): its rate on the original recordings always stands beside a
 codec's. [Radford et al. 2022, Whisper], [Baevski et al. 2020, wav2vec 2.0], [Huggins-Daines et al.
-2006, PocketSphinx]. Used by notebooks 30, 31 and 35. Leaves out: other languages than English.
+2006, PocketSphinx]. No notebook yet. Leaves out: other languages than English.
 Read next: ``speakers.py``.
 """
 
@@ -32,7 +32,7 @@ from torchaudio.functional import edit_distance
 from codec_lib import audio
 from codec_lib.data.pronunciation import normalise_words
 
-from .base import Judge, JudgedClip, Score
+from .base import Judge, JudgedClip, Score, from_folder
 
 RATE = 16_000  # Hz, of all recognisers here
 # A third of PocketSphinx's default work; what it costs in words is in the card of the judges.
@@ -153,24 +153,14 @@ def whisper_listener(folder: str | Path, batch_size: int = 8) -> Listener:
     ValueError
         If transformers is not installed, or the folder holds no Whisper.
     """
-    try:
-        from transformers import WhisperForConditionalGeneration, WhisperProcessor
-    except ImportError as error:
-        raise ValueError(
-            "words: got no transformers, expected it to be installed. "
-            "Hint: pip install codec-lib[text]"
-        ) from error
-    if not (Path(folder) / "config.json").exists():
-        raise ValueError(
-            f"words: got {str(folder)!r}, expected nothing (PocketSphinx), the name of a published "
-            "recogniser or a folder with a Whisper model. Hint: the files of "
-            "https://huggingface.co/openai/whisper-small (0.97 GB)"
-        )
-    options = {"local_files_only": True}
-    model = WhisperForConditionalGeneration.from_pretrained(
-        folder, use_safetensors=True, **options
-    ).eval()
-    processor = WhisperProcessor.from_pretrained(folder, **options)
+    expected = (
+        "nothing (PocketSphinx), the name of a published recogniser or a folder with a Whisper "
+        "model. Hint: the files of https://huggingface.co/openai/whisper-small (0.97 GB)"
+    )
+    model = from_folder("words", "WhisperForConditionalGeneration", folder, expected)
+    from transformers import WhisperProcessor
+
+    processor = WhisperProcessor.from_pretrained(folder, local_files_only=True)
 
     @torch.no_grad()
     def listen(wavs: Sequence[Tensor]) -> list[str]:
