@@ -63,7 +63,7 @@ def class_probe(
     Returns
     -------
     ProbeResult
-        On the tested utterances.
+        On the tested part.
 
     Raises
     ------
@@ -75,8 +75,7 @@ def class_probe(
     classes = int(max(labels.max(), expected.max())) + 1
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
-        width = known[0].shape[1]
-        probe = ClassProbe(classes, num_codes, width, WIDTH, hidden, layers, vectors)
+        probe = ClassProbe(classes, num_codes, known[0].shape[1], WIDTH, hidden, layers, vectors)
         probe.standardise(known)
         batches = _batches(len(known), batch_size)
 
@@ -86,8 +85,8 @@ def class_probe(
             return functional.cross_entropy(logits, labels[chosen])
 
         train_probe(probe, loss_of, steps, learning_rate)
+    parts = [tested[at : at + 32] for at in range(0, len(tested), 32)]
     with torch.no_grad():
-        parts = [tested[at : at + 32] for at in range(0, len(tested), 32)]
         found = torch.cat([probe(*padded(part)).argmax(-1) for part in parts])
     return _scored(found, labels, expected)
 
