@@ -19,6 +19,12 @@ from typer.core import TyperGroup
 
 from codec_lib.benchmark_commands import judge_command, slmtokbench_command
 from codec_lib.commands import units_command
+from codec_lib.study_commands import (
+    convert_command,
+    discrete_command,
+    disentangle_command,
+    tone_command,
+)
 from codec_lib.teacher_commands import TEACHER_COMMANDS
 
 
@@ -315,6 +321,10 @@ def evaluate_command(
 app.command("units")(units_command)
 app.command("judge")(judge_command)
 app.command("slmtokbench")(slmtokbench_command)
+app.command("disentangle")(disentangle_command)
+app.command("convert")(convert_command)
+app.command("discrete")(discrete_command)
+app.command("tone")(tone_command)
 
 
 @app.command("export")

@@ -6,6 +6,7 @@ name                           what is returned
 ``synthetic``                  one hour of aligned synthetic speech, made on first use
 ``synthetic/small``            a few minutes of it, for tests
 ``synthetic/2.5h``             that many hours of it
+``synthetic/mandarin``         single Mandarin syllables in their tones, see ``mandarin.py``
 ``librispeech/<part>``         LibriSpeech in its own layout, e.g. ``train-clean-100``
 ``libritts/<part>``            LibriTTS in its own layout
 ``ljspeech``, ``vctk``         LJSpeech 1.1, VCTK 0.92
@@ -225,6 +226,10 @@ def describe(corpus: Corpus) -> dict[str, Any]:
 
 def _find(name: str, sample_rate: int, download: bool) -> Corpus:
     """Find one corpus, whose name holds no comma."""
+    if name == "synthetic/mandarin":
+        from .mandarin import named_mandarin
+
+        return named_mandarin(sample_rate)
     if name == "synthetic" or name.startswith("synthetic/"):
         from .synthetic import named_synthetic  # loads espeak-ng, which other corpora do not need
 

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec_lib import audio
+from codec_lib import audio, paths
 
 from . import espeak
-from .manifests import read_manifest, write_manifest
+from .manifests import made_once, read_manifest, write_manifest
 from .utterances import Corpus, Utterance
 
 VOICE = "cmn-latn-pinyin"
@@ -70,6 +70,32 @@ def main_vowel(syllable: str) -> str:
             return letter
     found = "o" if "ou" in syllable else vowels[-1]
     return "v" if found == "u" and len(vowels) == 1 and syllable[0] in "jqxy" else found
+
+
+def named_mandarin(sample_rate: int = 16_000) -> Corpus:
+    r"""Return ``synthetic/mandarin``: all syllables, made on first use in ``data/corpora``.
+
+    Parameters
+    ----------
+    sample_rate
+        Hz at which it is heard; the files are 16 kHz.
+
+    Returns
+    -------
+    Corpus
+        As ``make_mandarin`` makes it.
+
+    Raises
+    ------
+    ValueError
+        If espeak-ng is missing.
+    """
+    folder = paths.corpora_root() / "synthetic-mandarin"
+    recipe = {"syllables": SYLLABLES, "variants": VARIANTS, "seed": 0}
+    made_once(folder, recipe, make_mandarin)
+    corpus = read_manifest(folder, sample_rate)
+    corpus.name = "synthetic/mandarin"
+    return corpus
 
 
 def make_mandarin(

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .utterances import Corpus, Phoneme, Utterance
 
@@ -133,3 +136,41 @@ def _read_phonemes(path: Path) -> dict[str, tuple[Phoneme, ...]]:
             entry = json.loads(line)
             aligned[entry["utterance_id"]] = tuple(Phoneme(*item) for item in entry["phonemes"])
     return aligned
+
+
+def made_once(folder: Path, recipe: Mapping[str, Any], make: Callable[[Path], object]) -> None:
+    r"""Make a corpus unless it is there already, made after the same recipe.
+
+    It is made beside its place and moved there whole; several processes may do so at once.
+
+    Parameters
+    ----------
+    folder
+        Where it belongs.
+    recipe
+        What it is made from, as JSON knows it; kept beside it as ``recipe.json``.
+    make
+        Called with the folder to make it in.
+    """
+    if _recipe_of(folder) == recipe:
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        made = Path(scratch) / "made"
+        make(made)
+        (made / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+        if folder.exists() and _recipe_of(folder) != recipe:
+            os.replace(folder, Path(scratch) / "old")
+        try:
+            os.replace(made, folder)
+        except OSError:  # another process was faster; what it made is the same
+            if _recipe_of(folder) != recipe:
+                raise
+
+
+def _recipe_of(folder: Path) -> dict | None:
+    """Read the recipe of a corpus on disk, or None."""
+    try:
+        return json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None

@@ -14,11 +14,8 @@ Read next: ``segments.py``.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,7 +27,7 @@ from torch import Tensor
 from codec_lib import audio, paths
 
 from . import espeak
-from .manifests import read_manifest, write_manifest
+from .manifests import made_once, read_manifest, write_manifest
 from .phonemes import SILENCE, align, label
 from .utterances import Corpus, Phoneme, Utterance
 
@@ -287,28 +284,10 @@ def named_synthetic(name: str, sample_rate: int = 16000) -> Corpus:
             f"corpus: got {name!r}, expected 'synthetic', 'synthetic/small' or e.g. 'synthetic/2h'"
         )
     folder = paths.corpora_root() / name.replace("/", "-")
-    recipe = _recipe(size)
-    if _recipe_of(folder) != recipe:
-        _make_atomically(folder, recipe, size)
+    made_once(folder, _recipe(size), lambda place: make_synthetic(place, **size))
     corpus = read_manifest(folder, sample_rate)
     corpus.name = name
     return corpus
-
-
-def _make_atomically(folder: Path, recipe: dict, size: dict) -> None:
-    """Make a corpus beside its place and move it there whole; several processes may do so."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        made = Path(scratch) / "made"
-        make_synthetic(made, **size)
-        (made / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
-        if folder.exists() and _recipe_of(folder) != recipe:
-            os.replace(folder, Path(scratch) / "old")
-        try:
-            os.replace(made, folder)
-        except OSError:  # another process was faster; what it made is the same
-            if _recipe_of(folder) != recipe:
-                raise
 
 
 def _recipe(size: dict) -> dict:
@@ -317,14 +296,6 @@ def _recipe(size: dict) -> dict:
     for split in ("train", "dev", "test"):
         digest.update("\n".join(sentences(split)).encode())
     return {"version": RECIPE_VERSION, "sentences": digest.hexdigest(), "seed": 0, **size}
-
-
-def _recipe_of(folder: Path) -> dict | None:
-    """Read the recipe of a corpus on disk, or None."""
-    try:
-        return json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return None
 
 
 def _dealt(deck: tuple, position: int, seed: tuple[int, ...]):

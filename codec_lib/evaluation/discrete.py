@@ -322,7 +322,7 @@ def label_forms(
     Raises
     ------
     ValueError
-        If there are fewer than two labels in training.
+        If there are fewer than two labels in training, or none of them in a test.
     """
     names = sorted({label(one) for one in known[0]} - {""})
     if len(names) < 2:
@@ -334,6 +334,8 @@ def label_forms(
             for one, utterance in zip(heard, corpus, strict=True)
             if one is not None and label(utterance) in names
         ]
+        if not pairs:
+            raise ValueError(f"{corpus.name}: got no utterance with one of the labels {names[:5]}")
         return [one for one, _ in pairs], torch.tensor([number for _, number in pairs])
 
     rows = []

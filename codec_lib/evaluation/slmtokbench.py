@@ -15,19 +15,17 @@ codebooks of a codec. No notebook yet. Leaves out: ViSQOL, MUSHRA. Read next: ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from codec_lib import audio
 from codec_lib.codecs.base import Codec
 from codec_lib.data import Corpus
 from codec_lib.data.transcripts import Symbols
 from codec_lib.teachers import Spin, load_teacher
-from codec_lib.teachers.features import long_features
 from codec_lib.teachers.kmeans import KMeans, fit_kmeans
 
 from .codec_probe import codes_of
@@ -42,8 +40,10 @@ from .ctc_probe import (
     spelt,
 )
 from .errors import symbol_errors
+from .heard import key_of, remembered
 from .judges import Judge, JudgedClip, clips_of, judge_codec, make_judges
 from .mutual_information import likelihood_matrix, text_information
+from .studies import feature_function
 
 PUBLISHED = ProbeSettings(steps=100_000, hidden=1024, layers=2, learning_rate=1e-4)
 """The probe of the paper: two layers of 1024 units; its steps are not printed."""
@@ -99,8 +99,12 @@ def codec_tokens(codec: Codec, n_q: int | None = None) -> Tokens:
     sizes = tuple(codec.codebook_sizes[:count])
     quantizer = codec.quantizer
     tables = [quantizer.contribution(torch.arange(size), k) for k, size in enumerate(sizes)]
-    name = f"{codec.name}, {count}"
-    return Tokens(name, codes_of(codec, count), sizes, {"codebooks": tables}, codec.bitrate(count))
+    heard, name = remembered(codes_of(codec), key_of(codec)), f"{codec.name}, {count}"
+
+    def first(wav: Tensor) -> Tensor:
+        return heard(wav)[..., :count]
+
+    return Tokens(name, first, sizes, {"codebooks": tables}, codec.bitrate(count))
 
 
 def unit_tokens(
@@ -151,17 +155,10 @@ def named_unit_tokens(name: str, train: Corpus, seed: int = 0) -> Tokens:
             f"units: got {name!r}, expected TEACHER:LAYER:UNITS, e.g. hubert-small:6:500, or the "
             "name of a Spin"
         )
-    layer = rest[0] if rest[0] == "avg" else int(rest[0])
-
-    def features() -> Iterator[Tensor]:
-        for index in range(len(train)):
-            try:
-                yield long_features(teacher, train.load(index)[None], layer)
-            except audio.AudioError:
-                continue  # the corpus has reported it
-
-    kmeans = fit_kmeans(features(), int(rest[1]), 50_000, seed)
-    return unit_tokens(name, lambda wav: kmeans(long_features(teacher, wav, layer))[None], kmeans)
+    extract = feature_function(f"{first}:{rest[0]}")
+    features = (one for one in extracted(extract, train) if one is not None)
+    kmeans = fit_kmeans(features, int(rest[1]), 50_000, seed)
+    return unit_tokens(name, lambda wav: kmeans(extract(wav)), kmeans)
 
 
 def text_alignment(

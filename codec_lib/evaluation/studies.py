@@ -1,0 +1,259 @@
+r"""Whole studies of tokens, from the names of features and corpora to rows for a result file.
+
+``layers_study`` (disentanglement, a codebook at a time), ``discrete_study`` (a task read from every
+form of features, over seeds and numbers of units) and ``tone_study`` put together what
+``disentanglement.py``, ``discrete.py`` and ``tone.py`` measure; the commands of
+``study_commands.py`` call them. Features go by name, see ``feature_function``, and are computed
+once for each corpus.
+
+No paper of its own. Leaves out: pictures. Read next: ``judges/base.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec_lib.codecs.base import Codec
+from codec_lib.data import Corpus, Utterance
+from codec_lib.teachers import load_teacher
+from codec_lib.teachers.features import long_features
+
+from .ctc_probe import ProbeSettings, extracted
+from .discrete import forms_of, label_forms, read_forms, slot
+from .disentanglement import default_groups, layer_vectors, separation
+from .heard import Extract, key_of, remembered
+from .judges.signal import PitchJudge
+from .teacher_probe import baselines
+from .teacher_units import named_perturbations
+from .tone import discretise, pitch_contour, syllables_of, tone_rows
+
+TASKS = ("phonemes", "characters", "label", "speaker", "slot:NAME")
+
+
+def feature_function(name: str) -> Extract:
+    r"""Return features by name.
+
+    Parameters
+    ----------
+    name
+        ``"mfcc"``, ``"log_mel"``, ``"log_mel_context"`` (see ``teacher_probe.baselines``) or
+        ``"TEACHER:LAYER"``, e.g. ``"hubert-small:6"``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such teacher, or the name has another form.
+    """
+    known = baselines()
+    if name in known:
+        return known[name]
+    teacher_name, _, layer = name.rpartition(":")
+    if not teacher_name or not (layer == "avg" or layer.isdecimal()):
+        raise ValueError(
+            f"features: got {name!r}, expected one of {list(known)} or TEACHER:LAYER, e.g. "
+            "hubert-small:6"
+        )
+    teacher, which = load_teacher(teacher_name), layer if layer == "avg" else int(layer)
+    return remembered(lambda wav: long_features(teacher, wav, which)[None], key_of(teacher, which))
+
+
+def layers_study(
+    codec: Codec, corpus: Corpus, frames_each: int = 20, seed: int = 0
+) -> list[dict[str, Any]]:
+    r"""Measure how far every codebook, and groups of them, tell speakers and phonemes apart.
+
+    Parameters
+    ----------
+    codec, corpus, frames_each, seed
+        As in ``disentanglement.layer_vectors``.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        Rows of ``disentanglement.separation``: the codebooks one by one, then the groups of
+        ``default_groups`` that are not one of them.
+    """
+    groups = {f"RVQ-{k + 1}": [k] for k in range(codec.num_quantizers)}
+    groups |= {name: layers for name, layers in default_groups(codec).items() if len(layers) > 1}
+    return separation(layer_vectors(codec, corpus, groups, frames_each, seed), seed)
+
+
+@dataclass(frozen=True)
+class DiscreteSettings:
+    r"""What ``discrete_study`` varies.
+
+    Attributes
+    ----------
+    num_units, vocabularies
+        Of every k-means; of every byte-pair encoding on top.
+    hidden
+        Sizes of the head.
+    steps
+        Of the head's training; None for that of the probe of the task.
+    seeds
+        Of k-means and head together: a row for each.
+    perturbations
+        Also test speech changed so, see ``teacher_units.PERTURBATIONS``.
+    """
+
+    num_units: Sequence[int] = (100, 500)
+    vocabularies: Sequence[int] = (1000,)
+    hidden: Sequence[int] = (128,)
+    steps: int | None = None
+    seeds: Sequence[int] = (0, 1, 2)
+    perturbations: Sequence[str] = ("noise",)
+
+
+def discrete_study(
+    features: str,
+    task: str,
+    train: Corpus,
+    test: Corpus,
+    settings: DiscreteSettings | None = None,
+    log: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    r"""Read a task from features in every form, from vectors to merged units.
+
+    Parameters
+    ----------
+    features
+        See ``feature_function``.
+    task
+        One of ``TASKS``: ``"phonemes"`` or ``"characters"`` (by CTC); ``"label"``, ``"speaker"`` or
+        a slot of the label, e.g. ``"slot:size"`` (of whole utterances).
+    train, test
+        Corpora with what the task asks for; those of CTC without common speakers.
+    settings
+        What is varied.
+    log
+        Called with a line for every seed and size of head.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        Rows of ``discrete.read_forms`` or ``discrete.label_forms``, with ``features``, ``task``,
+        ``seed`` and ``hidden``; ``test`` is ``"clean"`` or the perturbation.
+
+    Raises
+    ------
+    ValueError
+        If there is no such task or perturbation.
+    """
+    settings, extract = settings or DiscreteSettings(), feature_function(features)
+    reads, label = task in ("phonemes", "characters"), _label_of(task)
+    heard = extracted(extract, train)
+    tests = [("clean", test, extracted(extract, test))]
+    for name, change in named_perturbations(settings.perturbations).items():
+        tests.append((name, test, extracted(_after(extract, change, test.sample_rate), test)))
+    rows = []
+    for seed in settings.seeds:
+        forms = forms_of(heard, settings.num_units, settings.vocabularies, seed=seed)
+        for hidden in settings.hidden:
+            probe = ProbeSettings(hidden=hidden, seed=seed)
+            if reads:
+                probe = replace(probe, steps=settings.steps or probe.steps)
+                found = read_forms(forms, (train, heard), tests, task, probe)
+            else:
+                options = (hidden, settings.steps or 400, [seed])
+                found = label_forms(forms, (train, heard), tests, label, *options)
+            common = {"features": features, "task": task, "seed": seed, "hidden": hidden}
+            rows += [{**common, **row} for row in found]
+            if log is not None:
+                log(f"{features}, {task}: seed {seed}, head of {hidden} done")
+    return rows
+
+
+def _label_of(task: str) -> Callable[[Utterance], str]:
+    """Return what an utterance's label is in a task; the text tasks have none."""
+    kind, _, name = task.partition(":")
+    labels = {"label": lambda one: one.label, "speaker": lambda one: one.speaker_id}
+    if kind == "slot" and name:
+        return slot(name)
+    if task not in (*labels, "phonemes", "characters"):
+        raise ValueError(f"task: got {task!r}, expected one of {TASKS}")
+    return labels.get(task, lambda one: "")
+
+
+def _after(extract: Extract, change: Any, sample_rate: int) -> Extract:
+    """Return features of changed waveforms; the change depends on the waveform alone."""
+
+    def hear(wav: Tensor) -> Tensor:
+        rng = np.random.default_rng(wav.shape[-1])
+        return extract(change(wav[0], sample_rate, rng)[None])
+
+    return hear
+
+
+def tone_study(
+    features: str,
+    train: Corpus,
+    test: Corpus,
+    num_units: Sequence[int] = (50, 100, 500, 1000),
+    pairs: Sequence[tuple[int, int]] = ((32, 32), (100, 10)),
+    seeds: Sequence[int] = (0, 1, 2),
+    epochs: int = 20,
+    log: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    r"""Probe tone and vowel of syllables before and after discretisation, in all ways.
+
+    Parameters
+    ----------
+    features
+        See ``feature_function``.
+    train, test
+        Syllables, see ``tone.syllables_of``.
+    num_units
+        Of each single codebook.
+    pairs
+        Sizes of two codebooks, tried as residual ones and with the second on the pitch contour.
+    seeds
+        Of k-means and probes together.
+    epochs
+        Of the probes.
+    log
+        Called with a line for every seed.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        Rows of ``tone.tone_rows`` with ``features`` and, where the pitch contour stands beside
+        them, ``pitch`` True.
+
+    Raises
+    ------
+    ValueError
+        If praat-parselmouth, which finds the pitch, is not installed.
+    """
+    known, tested = (syllables_of(_with_pitch(feature_function(features)), one)
+                     for one in (train, test))  # fmt: skip
+    split, rows = known.features.shape[-1] - 3, []
+    plain = [replace(one, features=one.features[..., :split]) for one in (known, tested)]
+    for seed in seeds:
+        frames = plain[0].features
+        ways = [discretise(frames, [size], seed=seed) for size in num_units]
+        ways += [discretise(frames, pair, "residual", seed=seed) for pair in pairs]
+        aware = [discretise(known.features, pair, "task-aware", split, seed) for pair in pairs]
+        for pitch, (learnt, heard), some in ((False, plain, ways), (True, (known, tested), aware)):
+            found = tone_rows(learnt, heard, some, epochs, [seed])
+            rows += [{"features": features, "pitch": pitch, **row} for row in found]
+        if log is not None:
+            log(f"{features}: seed {seed} done")
+    return rows
+
+
+def _with_pitch(extract: Extract) -> Extract:
+    """Return features with three more columns: the contour of the pitch."""
+    praat = PitchJudge()
+
+    def hear(wav: Tensor) -> Tensor:
+        found = extract(wav).cpu()  # (1, F, D)
+        contour = praat.contour(wav[0].cpu(), 16_000)
+        return torch.cat([found, pitch_contour(contour, found.shape[1])[None]], -1)
+
+    return hear
