@@ -18,6 +18,8 @@ _COLUMNS = {  # of a row of units -> heading
     "pnmi": "PNMI",
     "phone_purity": "phone pur.",
     "code_purity": "code pur.",
+    "abx_within": "ABX within",
+    "abx_across": "ABX across",
     "perplexity": "perplexity",
     "speaker_accuracy": "speaker",
     "bigram_perplexity": "bigram",
@@ -44,6 +46,7 @@ def units_command(
     ] = "",
     perturb: Annotated[str, typer.Option(help="voice,pitch,noise,room")] = "",
     max_frames: Annotated[int, typer.Option(help="Frames that k-means is fitted on.")] = 50_000,
+    abx: Annotated[bool, typer.Option("--abx", help="Also ABX errors of phonemes.")] = False,
     seed: int = 0,
     out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
 ) -> None:
@@ -66,7 +69,8 @@ def units_command(
     sizes = sizes or {spin.config.num_codes for spin in spins.values()} or {100}
     layers = [part if part == "avg" else int(part) for part in layer.split(",") if part]
     changes = named_perturbations([part for part in perturb.split(",") if part])
-    settings = UnitSettings(layers or None, sorted(sizes), changes, max_frames, seed=seed)
+    options = {"seed": seed, "with_abx": abx}
+    settings = UnitSettings(layers or None, sorted(sizes), changes, max_frames, **options)
     train, tested = part_of(corpus, "train", not test), part_of(test or corpus, "test", not test)
     tested = phonemes_where_none(tested) if align else tested
     first = next(iter(found.values()))

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import codec_lib
+from codec_lib import hub
 from codec_lib.data import make_synthetic
 
 torch.set_num_threads(1)  # xdist runs several workers; OpenMP threads would fight over the cores
@@ -107,3 +109,11 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     make_synthetic(folder, num_utterances=12)
     return folder
+
+
+@pytest.fixture
+def codec_file(tmp_path: Path) -> Path:
+    """An untrained codec of a test's size as a file."""
+    file = tmp_path / "codec.safetensors"
+    hub.save_codec(codec_lib.build("speechtokenizer", "smoke"), file)
+    return file

@@ -15,7 +15,7 @@ Read next: ``units.py``.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,15 +77,33 @@ def tokens_of(
     list[Token]
         Of every phoneme but silence, where at least one frame has its centre within it.
     """
-    found = []
+    heard = {}
     for index, utterance in enumerate(corpus):
         if not utterance.phonemes:
             continue
         try:
-            heard = extract(corpus.load(index)[None])[0].cpu()  # (F, D) or (F,)
+            heard[index] = extract(corpus.load(index)[None])[0].cpu()  # (F, D) or (F,)
         except audio.AudioError:
             continue  # the corpus has reported it
-        rows = heard[:, None] if heard.ndim == 1 else functional.normalize(heard.float(), dim=-1)
+    return cut_tokens(heard, corpus, context, frame_rate)
+
+
+def cut_tokens(
+    heard: Mapping[int, Tensor], corpus: Corpus, context: bool = True, frame_rate: float = 50.0
+) -> list[Token]:
+    r"""Cut phonemes out of features or units that are there already.
+
+    Parameters
+    ----------
+    heard
+        Features (F, D) or units (F,) by the utterance's number.
+    corpus, context, frame_rate
+        As in ``tokens_of``.
+    """
+    found = []
+    for index, rows in heard.items():
+        utterance = corpus[index]
+        rows = rows[:, None] if rows.ndim == 1 else functional.normalize(rows.float(), dim=-1)
         hop = utterance.sample_rate / frame_rate
         symbols = [SILENCE, *(one.symbol for one in utterance.phonemes), SILENCE]
         for place, phoneme in enumerate(utterance.phonemes):
@@ -139,12 +157,9 @@ def abx(
     cells = 0
     for (place, speaker), known in groups.items():
         for others in _answers(groups, place, speaker, across):
-            for a in sorted(set(known) & set(others)):
-                for b in sorted(set(known) - {a}):
-                    error = _cell_error(known[a], known[b], others[a], same=not across)
-                    if error is not None:
-                        errors[a, b][speaker].append(error)
-                        cells += 1
+            for (a, b), error in _cell_errors(known, others, same=not across):
+                errors[a, b][speaker].append(error)
+                cells += 1
     if not errors:
         raise ValueError(
             f"abx: got {len(tokens)} phonemes without two in the same place of the speakers asked "
@@ -166,24 +181,54 @@ def _answers(groups: Any, place: Place, speaker: str, across: bool) -> list[dict
     return [found for (where, who), found in groups.items() if where == place and who != speaker]
 
 
-def _cell_error(a: list[Token], b: list[Token], x: list[Token], same: bool) -> float | None:
-    """Return how often X is nearer to B, ties half; A and X are never the same token."""
-    to_a = np.array([[_distance(one.frames, other.frames) for other in a] for one in x])
-    to_b = np.array([[_distance(one.frames, other.frames) for other in b] for one in x])
-    wins = (to_a[:, :, None] > to_b[:, None]) + 0.5 * (to_a[:, :, None] == to_b[:, None])
-    allowed = np.ones(wins.shape[:2], dtype=bool)
-    if same:
-        allowed = np.array([[one is not other for other in a] for one in x])
-    return float(wins[allowed].mean()) if allowed.any() else None
+def _cell_errors(
+    known: dict[str, list[Token]], others: dict[str, list[Token]], same: bool
+) -> Iterator[tuple[tuple[str, str], float]]:
+    """Yield, for every A and B, how often X is nearer to B, ties half; A is never X itself."""
+    common = sorted(set(known) & set(others))
+    if not common or len(known) < 2:
+        return
+    symbols = sorted(known)
+    distances = _distances(
+        [t for s in common for t in others[s]], [t for s in symbols for t in known[s]]
+    )
+    rows, columns = (
+        np.cumsum([0, *(len(part[s]) for s in order)])
+        for part, order in ((others, common), (known, symbols))
+    )
+    for i, a in enumerate(common):
+        heard = distances[rows[i] : rows[i + 1]]  # X against all
+        place = symbols.index(a)
+        to_a = heard[:, columns[place] : columns[place + 1]]
+        allowed = ~np.eye(len(to_a), dtype=bool) if same else np.ones(to_a.shape, dtype=bool)
+        if not allowed.any():
+            continue
+        for j, b in enumerate(symbols):
+            if b != a:
+                to_b = heard[:, None, columns[j] : columns[j + 1]]
+                wins = (to_a[:, :, None] > to_b) + 0.5 * (to_a[:, :, None] == to_b)
+                yield (a, b), float(wins[allowed].mean())
 
 
-def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the mean distance along the best alignment: angles in half turns, or 0 and 1."""
+def _distances(some: list[Token], others: list[Token]) -> np.ndarray:
+    """Return the mean distance along the best alignment of each pair: half turns, or 0 and 1."""
+    one, other = (np.concatenate([token.frames for token in part]) for part in (some, others))
     if one.dtype == np.int64:
         costs = (one != other.T).astype(np.float32)
     else:
         costs = np.arccos(np.clip(one @ other.T, -1, 1)).astype(np.float32) / np.float32(np.pi)
-    return float(_path_cost(costs))
+    edges = [np.cumsum([0, *(len(token.frames) for token in part)]) for part in (some, others)]
+    return _path_costs(costs, *edges)
+
+
+@njit(cache=True)
+def _path_costs(costs: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the path cost of every block of a matrix, cut at rows and columns."""
+    found = np.empty((len(rows) - 1, len(columns) - 1))
+    for i in range(len(rows) - 1):
+        for j in range(len(columns) - 1):
+            found[i, j] = _path_cost(costs[rows[i] : rows[i + 1], columns[j] : columns[j + 1]])
+    return found
 
 
 @njit(cache=True)

@@ -92,7 +92,7 @@ def remembered(extract: Extract, name: str, root: str | Path | None = None) -> E
         if stored is None:
             found = extract(wav).cpu()
             stored = found.half() if found.is_floating_point() else found.int()
-            _write(file, stored.numpy())
+            _keep(file, stored.numpy())
         return stored.float() if stored.is_floating_point() else stored.long()
 
     return hear
@@ -113,7 +113,7 @@ def _read(file: Path) -> Tensor | None:
     return torch.from_numpy(stored)
 
 
-def _write(file: Path, array: np.ndarray) -> None:
+def _keep(file: Path, array: np.ndarray) -> None:
     """Write an array under another name, then rename."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.stem}.{os.getpid()}.partial")

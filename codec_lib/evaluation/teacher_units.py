@@ -76,6 +76,8 @@ class UnitSettings:
         Utterances, spread over the training part, that the n-gram models learn from.
     seed
         Of the sample, the clusters, an untrained network, the changes and the probe.
+    with_abx
+        Also the ABX errors of phonemes.
     """
 
     layers: Sequence[int | str] | None = None
@@ -84,6 +86,7 @@ class UnitSettings:
     max_frames: int = 50_000
     max_texts: int = 300
     seed: int = 0
+    with_abx: bool = False
 
 
 def layer_units(
@@ -163,7 +166,8 @@ def compare_units(
     titles = [title for _, of_namer in sets for title in of_namer]
     sizes, changes = [size for _, _, size in titles], settings.perturbations
     known = train[:: max(1, len(train) // settings.max_texts)]
-    rows = measure_unit_sets(all_units, sizes, test, None, changes, known, seed=settings.seed)
+    options = {"seed": settings.seed, "with_abx": settings.with_abx}
+    rows = measure_unit_sets(all_units, sizes, test, None, changes, known, **options)
     keys = ({"features": name, "layer": layer} for name, layer, _ in titles)
     return [{**key, **row} for key, row in zip(keys, rows, strict=True)]
 

@@ -5,9 +5,10 @@ A unit function maps a waveform (1, 1, T) to units (1, F). Measured on speakers 
 * phonemes: PNMI, phone purity, code purity [Hsu et al. 2021, HuBERT], §IV-D; silence left out;
 * robustness: unit edit distance between a recording and a changed one [Gat et al. 2023];
 * speakers: who has the nearest mean of how often an utterance uses each unit;
+* sounds: ABX error of phonemes, where it is asked for (``abx.py``);
 * predictability: n-gram perplexity of deduplicated units [Chang et al. 2025, DC-Spin].
 
-Notebooks 20 and 21. Leaves out: ABX, resynthesis. Read next: ``teacher_units.py``.
+Notebooks 20 and 21. Leaves out: resynthesis. Read next: ``teacher_units.py``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from codec_lib.data import Corpus
 
+from .abx import abx, cut_tokens
 from .ngrams import sequence_measures
 from .probes import SILENCE, ProbeResult, _scored, code_statistics
 from .robustness import Perturbation, UnitFunction, Units, device_of, hear, robustness
@@ -93,6 +95,7 @@ def measure_unit_sets(
     text: Corpus | None = None,
     frame_rate: float = 50.0,
     seed: int = 0,
+    with_abx: bool = False,
 ) -> list[dict[str, Any]]:
     r"""Measure several sets of units that are found together, so that speech is heard only once.
 
@@ -104,11 +107,13 @@ def measure_unit_sets(
         Number of units N of each set.
     aligned, speakers, perturbations, text, frame_rate, seed
         As in ``measure_units``.
+    with_abx
+        True measures ABX errors, too: seconds for each set.
 
     Returns
     -------
     list[dict[str, Any]]
-        S rows.
+        S rows; with ABX, the fields of ``abx_measures`` too.
     """
     heard = hear(units_of, aligned)
     if not heard:
@@ -127,6 +132,7 @@ def measure_unit_sets(
         row: dict[str, Any] = {"num_units": size}
         if {*aligned.phoneme_set} - {SILENCE}:
             row |= phoneme_measures(units, aligned, size, frame_rate)
+            row |= abx_measures(units, aligned, frame_rate, seed) if with_abx else {}
         if speakers is not None or len(several) > 1:
             row |= speaker_measures(_column(voices, column, size), speakers or aligned, size)
         known, tested = _sentences_in_turn(units, aligned)
@@ -208,6 +214,34 @@ def phoneme_measures(
         "pnmi_with_silence": code_statistics(codes, labels).pnmi,
         "num_frames": len(codes),
     }
+
+
+def abx_measures(
+    units: Units, corpus: Corpus, frame_rate: float = 50.0, seed: int = 0
+) -> dict[str, float]:
+    r"""Measure the ABX error of units, within and across speakers, whatever the neighbours.
+
+    Parameters
+    ----------
+    units, corpus, frame_rate
+        As in ``phoneme_measures``.
+    seed
+        Of the phonemes that are compared; see ``abx.abx``.
+
+    Returns
+    -------
+    dict[str, float]
+        ``abx_within`` and ``abx_across`` with ``_low`` and ``_high``; each is left out where no two
+        phonemes can be compared.
+    """
+    tokens, row = cut_tokens(units, corpus, False, frame_rate), {}
+    for name, across in (("within", False), ("across", True)):
+        try:
+            found = abx(tokens, across, seed=seed)
+        except ValueError:
+            continue
+        row |= {f"abx_{name}{end}": found[f"abx_error{end}"] for end in ("", "_low", "_high")}
+    return row
 
 
 def unit_names(units: Units, corpus: Corpus, num_units: int) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 
 from codec_lib.data import corpus
 from codec_lib.evaluation.abx import Token, _path_cost, abx, tokens_of
+from codec_lib.evaluation.units import abx_measures
 
 
 def made(kind: str, seed: int = 0) -> list[Token]:
@@ -81,3 +82,19 @@ def test_phonemes_are_cut_where_they_are(tiny_corpus):
     assert {t.place for t in tokens_of(place, speech, context=False)} == {("", "")}
     with pytest.raises(ValueError, match="context=False"):
         abx(found[:1])
+
+
+def test_units_of_a_corpus_are_compared_without_hearing_it_again(tiny_corpus):
+    speech = corpus(tiny_corpus)
+    symbols = sorted(speech.phoneme_set)
+    known = {
+        index: torch.tensor([symbols.index(s) for s in one.frame_symbols(50.0, 40)])
+        for index, one in enumerate(speech)
+    }
+    right = abx_measures(known, speech)
+    noise = {i: torch.randint(4, u.shape, generator=torch.Generator().manual_seed(i))
+             for i, u in known.items()}  # fmt: skip
+    wrong = abx_measures(noise, speech)
+    assert right["abx_across"] < 0.05 < 0.35 < wrong["abx_across"] < 0.65
+    assert right["abx_across_low"] <= right["abx_across"] <= right["abx_across_high"]
+    assert abx_measures({0: known[0][:0]}, speech) == {}

@@ -5,19 +5,9 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-import codec_lib
-from codec_lib import hub
 from codec_lib.cli import app
 from codec_lib.data import make_synthetic
 from codec_lib.evaluation.results import read_results
-
-
-@pytest.fixture
-def codec(tmp_path):
-    """An untrained codec as a file."""
-    file = tmp_path / "codec.safetensors"
-    hub.save_codec(codec_lib.build("speechtokenizer", "smoke"), file)
-    return file
 
 
 @pytest.fixture(scope="module")
@@ -35,22 +25,22 @@ def _run(*arguments: object, code: int = 0) -> str:
     return result.output
 
 
-def test_judge_writes_a_row_for_each_number_of_codebooks(tmp_path, codec, tiny_corpus):
+def test_judge_writes_a_row_for_each_number_of_codebooks(tmp_path, codec_file, tiny_corpus):
     out = tmp_path / "judged.json"
     options = ("--corpus", tiny_corpus, "--split", "test", "--max-utterances", 2, "--out", out)
-    said = _run("judge", f"mine={codec}", "--n-q", "1,99", *options)
+    said = _run("judge", f"mine={codec_file}", "--n-q", "1,99", *options)
     rows, conditions = read_results(out)
     assert [(row["codec"], row["n_q"]) for row in rows] == [("mine", 1), ("mine", rows[1]["n_q"])]
     assert rows[0]["mel_distance"] > 0 == rows[0]["mel_distance_original"]
     assert "mel_distance" in said and conditions["judges"] == "signal"
-    assert "expected one of" in _run("judge", codec, "--judges", "ears", code=2)
+    assert "expected one of" in _run("judge", codec_file, "--judges", "ears", code=2)
 
 
-def test_slmtokbench_reads_and_judges(tmp_path, codec, speech):
+def test_slmtokbench_reads_and_judges(tmp_path, codec_file, speech):
     out = tmp_path / "bench.json"
     places = ("--train", speech, "--test", speech, "--steps", 2, "--out", out)
     options = ("--embeddings", "random,codebooks,centroids", "--judges", "signal")
-    said = _run("slmtokbench", f"mine={codec}", "--n-q", "1", *options, *places)
+    said = _run("slmtokbench", f"mine={codec_file}", "--n-q", "1", *options, *places)
     rows = read_results(out)[0]
     kinds = [(row["measure"], row.get("initialisation"), row["n_q"]) for row in rows]
     assert kinds[:2] == [("text alignment", "random", 1), ("text alignment", "codebooks", 1)]
@@ -60,8 +50,8 @@ def test_slmtokbench_reads_and_judges(tmp_path, codec, speech):
     assert "expected a codec or --units" in _run("slmtokbench", code=2)
 
 
-def test_slmtokbench_refuses_a_speaker_on_both_sides(tmp_path, codec):
+def test_slmtokbench_refuses_a_speaker_on_both_sides(tmp_path, codec_file):
     one = tmp_path / "one"
     make_synthetic(one, num_utterances=3)  # no test part: all of it would be learnt from and tested
-    said = _run("slmtokbench", codec, "--train", one, "--test", one, "--steps", 1, code=2)
+    said = _run("slmtokbench", codec_file, "--train", one, "--test", one, "--steps", 1, code=2)
     assert "twice, expected none" in said

@@ -6,7 +6,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import codec_lib
 from codec_lib import hub
 from codec_lib.cli import app
 from codec_lib.data import corpus, make_synthetic
@@ -31,14 +30,6 @@ def folder(speech):
     return Path(speech[0].audio_path).parents[1]
 
 
-@pytest.fixture
-def codec(tmp_path):
-    """An untrained codec as a file."""
-    file = tmp_path / "codec.safetensors"
-    hub.save_codec(codec_lib.build("speechtokenizer", "smoke"), file)
-    return file
-
-
 def _rows(tmp_path, *arguments: object) -> tuple[list[dict], str]:
     """Run a command; return the rows it wrote and what it said."""
     out = tmp_path / "out.json"
@@ -57,11 +48,11 @@ def test_features_go_by_name(make_speech):
             feature_function(wrong)
 
 
-def test_disentangle_measures_every_codebook(tmp_path, codec):
+def test_disentangle_measures_every_codebook(tmp_path, codec_file):
     make_mandarin(tmp_path / "cmn", 1)
     options = ("--corpus", tmp_path / "cmn", "--split", "train", "--frames", 5)
-    rows, said = _rows(tmp_path, "disentangle", f"a={codec}", *options)
-    count = hub.load(codec).num_quantizers
+    rows, said = _rows(tmp_path, "disentangle", f"a={codec_file}", *options)
+    count = hub.load(codec_file).num_quantizers
     names = [f"RVQ-{k + 1}" for k in range(count)]
     assert [row["layers"] for row in rows][:count] == names and len(rows) > count
     assert all(0 <= row["speaker_accuracy"] <= 1 for row in rows)
@@ -71,12 +62,12 @@ def test_disentangle_measures_every_codebook(tmp_path, codec):
     assert "speaker_accuracy" in said
 
 
-def test_convert_judges_with_more_and_more_rows(tmp_path, codec, folder):
+def test_convert_judges_with_more_and_more_rows(tmp_path, codec_file, folder):
     options = ("--split", "train", "--pairs", 2, "--judges", "speaker", "--n-q", "1,2,99")
-    rows, _ = _rows(tmp_path, "convert", f"a={codec}", "--corpus", folder, *options)
+    rows, _ = _rows(tmp_path, "convert", f"a={codec_file}", "--corpus", folder, *options)
     kinds = [(row["kind"], row.get("n_q")) for row in rows]
     assert kinds[:2] == [("source", None), ("reference", None)]
-    assert [n for _, n in kinds[2:]] == sorted({1, 2, hub.load(codec).num_quantizers})
+    assert [n for _, n in kinds[2:]] == sorted({1, 2, hub.load(codec_file).num_quantizers})
     assert rows[1]["speaker_similarity"] > 0.99 and rows[0]["source_similarity"] > 0.99
 
 
