@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from codec_lib.commands import part_of
+from codec_lib.commands import part_of, phonemes_where_none
 
 Names = Annotated[list[str], typer.Argument(help="[LABEL=]NAME or file; untrained:NAME random.")]
 Features = Annotated[
@@ -28,7 +28,10 @@ def disentangle_command(
     codecs: Names,
     corpora: Corpora = "synthetic",
     split: Split = "test",
-    frames: Annotated[int, typer.Option(help="Frames kept of each utterance.")] = 20,
+    align: Annotated[
+        bool, typer.Option(help="Find phonemes that speech lacks from its text: PocketSphinx.")
+    ] = False,
+    frames: Annotated[int, typer.Option(help="Frames kept of each utterance.")] = 100,
     max_utterances: Annotated[int, typer.Option(help="Of each corpus, spread over it.")] = 300,
     seed: int = 0,
     out: Out = None,
@@ -41,11 +44,14 @@ def disentangle_command(
     for name in corpora.split(","):
         for label, codec in models.items():
             speech = _some(part_of(name, split, False, codec.sample_rate), max_utterances)
+            if align and any(one.text for one in speech):
+                speech = phonemes_where_none(speech)
             found = layers_study(codec, speech, frames, seed)
             rows += [{"codec": label, "corpus": name, **row} for row in found]
     shown = ("speaker_accuracy", "speaker_silhouette", "phoneme_accuracy", "phoneme_silhouette")
     typer.echo(columns_text(rows, ("codec", "corpus", "layers"), shown))
-    conditions = {"corpora": corpora, "split": split, "frames": frames, "most": max_utterances}
+    conditions = {"corpora": corpora, "split": split, "frames": frames}
+    conditions |= {"aligned": align, "max_utterances": max_utterances}
     _save(out, rows, {**conditions, "seed": seed, "fingerprints": _fingerprints(models)})
 
 
