@@ -1,4 +1,4 @@
-r"""Style and plain charts of the course: curves, bars, codebook use, code rasters, point clouds.
+r"""Style and plain charts of the course: curves, bars, use of codebooks, codes, units, points.
 
 One style for all: white face, a palette told apart by everybody, axes with units. Figures are
 already closed for pyplot, so that a notebook shows them once. Notebook: all of them, through
@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch import Tensor
 # Okabe and Ito's eight colours, told apart with every common form of colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 COLORMAP = "magma"
+GOLDEN = 0.618034  # of a turn of the colour circle: units with neighbouring numbers look unlike
 WIDTH = 10.0  # inches; 90 dpi gives the 900 pixels a notebook shows without scrolling
 
 
@@ -230,6 +232,37 @@ def code_raster(codes: Tensor, codebook_size: int, frame_rate: float, title: str
     return fig
 
 
+def unit_table(rows: Mapping[str, Tensor], ax: Axes | None = None, title: str = "") -> Figure:
+    r"""Draw sequences of units of one length below each other, a coloured cell for each unit.
+
+    Parameters
+    ----------
+    rows
+        Label to units, (L,), int64; an empty one leaves a gap.
+    ax
+        Axes to draw into; None makes a figure.
+    title
+        Above the axes.
+
+    Returns
+    -------
+    Figure
+        A unit has the same colour in all rows; other units may look like it.
+    """
+    fig, ax = on(ax, height=0.6 + 0.25 * len(rows))
+    length = max(len(units) for units in rows.values())
+    image = np.ones((len(rows), length, 4))
+    for place, units in enumerate(rows.values()):
+        numbers = units.detach().cpu().numpy()
+        image[place, : len(numbers)] = colormaps["hsv"](numbers * GOLDEN % 1)
+    ax.imshow(image, aspect="auto", interpolation="nearest")
+    ax.set(xlabel="frame", title=title)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.tick_params(left=False)
+    ax.spines[:].set_visible(False)
+    return fig
+
+
 def scatter(
     points: Mapping[str, Tensor],
     xlabel: str = "",
@@ -282,8 +315,14 @@ def numbers(table: Any, ax: Axes, mark: Sequence[tuple[int, int]] = ()) -> None:
         ax.text(column, row, text, ha="center", va="center", fontsize=9, weight=weight)
 
 
-def intervals(values: Mapping[str, Sequence[float]], xlabel: str, title: str = "") -> Figure:
-    r"""Draw named values with their intervals below each other, and a line at 0.
+def intervals(
+    values: Mapping[str, Sequence[float]],
+    xlabel: str,
+    title: str = "",
+    line: float = 0.0,
+    ax: Axes | None = None,
+) -> Figure:
+    r"""Draw named values with their intervals below each other, and a line.
 
     Parameters
     ----------
@@ -293,12 +332,16 @@ def intervals(values: Mapping[str, Sequence[float]], xlabel: str, title: str = "
         With the unit in parentheses.
     title
         Above the axes.
+    line
+        Where the line is drawn: at 0, or at chance.
+    ax
+        Axes to draw into; None makes a figure.
     """
-    fig, axes = new(height=0.9 + 0.3 * len(values), width=0.8 * WIDTH)
-    ax, rows = axes[0, 0], np.arange(len(values))
+    fig, ax = on(ax, height=0.9 + 0.3 * len(values), width=0.8 * WIDTH)
+    rows = np.arange(len(values))
     middle, low, high = np.asarray(list(values.values()), dtype=float).T
     ax.errorbar(middle, rows, xerr=[middle - low, high - middle], fmt="o", color=PALETTE[0])
-    ax.axvline(0, color="black", linewidth=1)
+    ax.axvline(line, color="black", linewidth=1)
     ax.set(xlabel=xlabel, title=title, ylim=(len(values) - 0.5, -0.5))
     ax.set_yticks(rows, list(values))
     return fig

@@ -33,8 +33,10 @@ from codec_lib.charts import (
     numbers,
     on,
     scatter,
+    unit_table,
     use_style,
 )
+from codec_lib.panels import matrices, plane, points
 
 __all__ = [
     "COLORMAP",
@@ -48,12 +50,17 @@ __all__ = [
     "intervals",
     "mark_phonemes",
     "mark_words",
+    "matrices",
     "mel_db",
+    "mel_with_pitch",
     "new",
     "numbers",
+    "plane",
+    "points",
     "scatter",
     "spectrogram_db",
     "spectrograms",
+    "unit_table",
     "use_style",
     "waveform",
 ]
@@ -288,6 +295,41 @@ def spectrograms(
     for ax in axes[:, 0]:
         ax.set_ylabel("frequency (kHz)" if kind == "stft" else "mel bin")
     fig.colorbar(drawn, ax=axes, label="level (dB)", fraction=0.05, pad=0.01)
+    return fig
+
+
+def mel_with_pitch(
+    wav: Tensor,
+    sample_rate: int,
+    hertz: np.ndarray,
+    title: str = "",
+    top_bin: int = 45,
+    harmonics: Sequence[int] = (1, 4),
+    ax: Axes | None = None,
+) -> Figure:
+    r"""Draw the lower part of a mel spectrogram, and the pitch and harmonics of it as lines.
+
+    Parameters
+    ----------
+    wav, sample_rate, title, ax
+        As in :func:`waveform`.
+    hertz
+        Pitch every 10 ms, 0 where unvoiced; in the middle of the waveform, as Praat gives it.
+    top_bin
+        Highest of 80 bins that is shown.
+    harmonics
+        Multiples of the pitch that are drawn.
+    """
+    fig, ax = on(ax, height=2.4)
+    image, seconds = mel_db(wav, sample_rate, hop_length=80), len(flat(wav)) / sample_rate
+    top = float(image.max())
+    _image(ax, image, (0, seconds, -0.5, 79.5), (top - 60, top))
+    where = np.arange(len(hertz)) * 0.01 + (seconds - 0.01 * (len(hertz) - 1)) / 2
+    for harmonic in harmonics:
+        frequency = harmonic * np.where(hertz > 0, hertz, np.nan)
+        mel = np.log1p(frequency / 700) / np.log1p(sample_rate / 2 / 700)  # HTK's scale, 0 to 1
+        ax.plot(where, 81 * mel - 1, color="cyan", linewidth=2)
+    ax.set(xlabel="time (s)", title=title, xlim=(0, seconds), ylim=(-0.5, top_bin))
     return fig
 
 

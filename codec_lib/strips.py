@@ -1,7 +1,7 @@
 r"""Pictures of segmentations and units: strips under a mel spectrogram.
 
-Notebook: 14_codecslime, 21_spin_and_dc_spin, 32_dynamic_frame_rate_segmentations. Leaves out:
-choosing segments (``rate/``) and units (``teachers/``). Read next: ``widgets.py``.
+Notebook: 14_codecslime, 21_spin_and_dc_spin, 32_dynamic_frame_rate_segmentations, 34_lexical_tone.
+Leaves out: choosing segments (``rate/``) and units (``teachers/``). Read next: ``widgets.py``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from codec_lib import charts, plotting
 
 MOST = 8  # frames of the longest segment that has a colour of its own
 COLORS = colormaps["viridis"](np.linspace(0.95, 0.0, MOST))  # light is short, dark is long
-GOLDEN = 0.618034  # of a turn of the colour circle: units with neighbouring numbers look unlike
 
 
 def palette(max_length: int = 4) -> ListedColormap:
@@ -378,7 +377,9 @@ def unit_strips(
         _mel_with_cuts(mel, wav, sample_rate, units.new_zeros(0), frame_rate)
         mel.set_title(label)
         plotting.mark_phonemes(mel, phonemes, sample_rate, color="white")
-        hues = colormaps["hsv"](units.numpy() * GOLDEN % 1)[np.newaxis]  # neighbours far apart
+        hues = colormaps["hsv"](units.numpy() * charts.GOLDEN % 1)[
+            np.newaxis
+        ]  # neighbours far apart
         strip.imshow(hues, aspect="auto", extent=(0, len(units) / frame_rate, 0, 1))
         count = min(len(units), len(first))
         moved = (units[:count] != first[:count]).nonzero()[:, 0].numpy() + 0.5

@@ -121,9 +121,8 @@ def discrete_command(
     rows = []
     for name in features:
         rows += discrete_study(name, task, known, tested, settings, typer.echo)
-    error = next(key for key in ("per", "cer", "accuracy") if key in rows[0])
-    means = over_seeds(rows, ("features", "form", "test", "hidden"), (error, "bitrate"))
-    typer.echo(columns_text(means, ("features", "form", "test", "hidden"), (error, "bitrate")))
+    keys = ("features", "form", "test", "hidden")
+    typer.echo(columns_text(rows, keys, ("error", "cost", "cost_low", "cost_high", "bitrate")))
     conditions = {"task": task, "train": train, "test": test, "perturb": perturb, "steps": steps}
     _save(out, rows, {**conditions, "seeds": seeds})
 

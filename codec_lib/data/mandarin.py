@@ -5,12 +5,13 @@ the contour [Osakuade and King 2024]. Every syllable is spoken by every voice in
 pitch and rate drawn anew, so that neither tells the tone; training and test part have other voices
 and other syllables.
 
-No notebook yet. Leaves out: sentences, tone sandhi, the neutral tone. Read next: ``corpora.py``.
+Notebook 34. Leaves out: sentences, tone sandhi, the neutral tone. Read next: ``corpora.py``.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,8 @@ VARIANTS = {
     "test": "f3 f5 m4 m6",
 }
 TONES = (1, 2, 3, 4)
+PITCHES = (30, 70)
+"""Base pitches that are drawn for each token: wide, so that no pitch belongs to a tone."""
 SYLLABLES = """
 ba bai ban bang bao bei bi bian biao bo bu cai can cao chang che chen cheng chi chu da dai dan dang
 dao deng di dian ding dong du duan duo fan fang fei fen feng fu gan gao ge gong gu gua guan hai han
@@ -75,6 +78,8 @@ def main_vowel(syllable: str) -> str:
 def named_mandarin(sample_rate: int = 16_000) -> Corpus:
     r"""Return ``synthetic/mandarin``: all syllables, made on first use in ``data/corpora``.
 
+    Four of the twelve training voices say a syllable, in all its tones: 2,144 to learn from.
+
     Parameters
     ----------
     sample_rate
@@ -91,15 +96,22 @@ def named_mandarin(sample_rate: int = 16_000) -> Corpus:
         If espeak-ng is missing.
     """
     folder = paths.corpora_root() / "synthetic-mandarin"
-    recipe = {"syllables": SYLLABLES, "variants": VARIANTS, "seed": 0}
-    made_once(folder, recipe, make_mandarin)
+    recipe = {"syllables": SYLLABLES, "variants": VARIANTS, "pitches": list(PITCHES), "voices": 4}
+    made_once(folder, recipe, lambda place: make_mandarin(place, voices_each=4))
     corpus = read_manifest(folder, sample_rate)
     corpus.name = "synthetic/mandarin"
     return corpus
 
 
 def make_mandarin(
-    root: str | Path, syllables: int | None = None, seed: int = 0, sample_rate: int = 16_000
+    root: str | Path,
+    syllables: int | None = None,
+    seed: int = 0,
+    sample_rate: int = 16_000,
+    variants: Mapping[str, str] = VARIANTS,
+    voices_each: int | None = None,
+    pitches: tuple[int, int] = PITCHES,
+    pitch_range: int = 50,
 ) -> Corpus:
     r"""Make a corpus on disk: ``audio/*.wav`` and ``manifest.csv``.
 
@@ -113,6 +125,14 @@ def make_mandarin(
         Of pitches and rates.
     sample_rate
         Hz of the files.
+    variants
+        Voices of each split, with spaces between; the same voice in both keeps the syllables apart
+        and not the voices.
+    voices_each
+        Training voices that say one syllable, drawn for each; all by default. Whoever says it, says
+        it in all four tones. Test syllables are said by all test voices.
+    pitches, pitch_range
+        See ``speak_syllable``.
 
     Returns
     -------
@@ -128,10 +148,16 @@ def make_mandarin(
     shutil.rmtree(folder / "audio", ignore_errors=True)
     (folder / "audio").mkdir(parents=True)
     made = []
-    for syllable in SYLLABLES[:syllables]:
-        for variant in VARIANTS[split_of(syllable)].split():
+    for number, syllable in enumerate(SYLLABLES[:syllables]):
+        split = split_of(syllable)
+        voices = variants[split].split()
+        if split == "train" and voices_each is not None and voices_each < len(voices):
+            rng = np.random.default_rng((seed, number))
+            voices = [voices[k] for k in sorted(rng.permutation(len(voices))[:voices_each])]
+        for variant in voices:
             for tone in TONES:
-                said, wav = speak_syllable(syllable, tone, variant, seed, sample_rate)
+                how = (seed, sample_rate, pitches, pitch_range)
+                said, wav = speak_syllable(syllable, tone, variant, *how)
                 path = folder / said.audio_path
                 audio.write(path, wav, sample_rate)
                 made.append(replace(said, audio_path=str(path)))
@@ -140,7 +166,13 @@ def make_mandarin(
 
 
 def speak_syllable(
-    syllable: str, tone: int, variant: str, seed: int = 0, sample_rate: int = 16_000
+    syllable: str,
+    tone: int,
+    variant: str,
+    seed: int = 0,
+    sample_rate: int = 16_000,
+    pitches: tuple[int, int] = PITCHES,
+    pitch_range: int = 50,
 ) -> tuple[Utterance, Tensor]:
     r"""Speak one syllable; it depends on the arguments alone.
 
@@ -152,6 +184,12 @@ def speak_syllable(
         Of its pitch and rate.
     sample_rate
         Hz.
+    pitches
+        Lowest and highest base pitch that is drawn, 0 to 99 as espeak-ng counts; both the same is a
+        voice that never leaves its register.
+    pitch_range
+        0 to 99, how far tones go up and down; at espeak-ng's own 50 they go a third to a half as
+        far as the recorded speaker of audio-cmn, at 99 nearly as far.
 
     Returns
     -------
@@ -161,8 +199,9 @@ def speak_syllable(
         Shape (1, T), float64.
     """
     rng = np.random.default_rng((seed, SYLLABLES.index(syllable), tone, *variant.encode()))
-    pitch, rate = int(rng.integers(30, 71)), int(rng.integers(120, 201))
-    said = espeak.speak(f"{syllable}{tone}", f"{VOICE}+{variant}", pitch=pitch, rate=rate)
+    low, high = pitches
+    pitch, rate = int(rng.integers(low, high + 1)), int(rng.integers(120, 201))
+    said = espeak.speak(f"{syllable}{tone}", f"{VOICE}+{variant}", pitch, rate, pitch_range)
     wav = torch.from_numpy(said.samples.astype(np.float64))[None] / 32768
     wav = audio.peak_guard(audio.resample(wav, said.sample_rate, sample_rate), 0.5)
     name = f"{variant}-{syllable}{tone}"

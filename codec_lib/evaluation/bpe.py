@@ -2,7 +2,7 @@ r"""Byte-pair encoding of units: the commonest pair of neighbours becomes a unit
 
 [Sennrich et al. 2016, BPE] on units instead of letters, as speech language models use it to shorten
 sequences: a merge at a time, the commonest pair first. Units of one utterance never merge with the
-next's. No notebook yet. Leaves out: sampling of segmentations. Read next: ``discrete.py``.
+next's. Notebook 33. Leaves out: sampling of segmentations. Read next: ``discrete.py``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ r"""What a whole utterance is about, read from its codes or features: a BiLSTM, 
 The probe for global tasks (keyword, intent, speaker): the front and the BiLSTM of
 ``ctc_network.py``, the mean over frames of what comes out, and a linear map to labels. Units and
 features go through the same head, so that only the input differs [Wang et al. 2024, DST study],
-after DASB [Mousavi et al. 2024]. No notebook yet. Leaves out: language models as heads.
+after DASB [Mousavi et al. 2024]. Notebook 33. Leaves out: language models as heads.
 Read next: ``discrete.py``.
 """
 
@@ -73,6 +73,48 @@ def class_probe(
     _check_labels(known, labels)
     _check_labels(tested, expected)
     classes = int(max(labels.max(), expected.max())) + 1
+    options = {"num_codes": num_codes, "vectors": vectors, "steps": steps, "seed": seed}
+    options |= {"batch_size": batch_size, "hidden": hidden, "layers": layers}
+    probe = fit_class_probe(known, labels, classes, learning_rate=learning_rate, **options)
+    return _scored(name_labels(probe, tested), labels, expected)
+
+
+def fit_class_probe(
+    known: Sequence[Tensor],
+    labels: Tensor,
+    classes: int,
+    num_codes: Sequence[int] | None = None,
+    vectors: Sequence[Tensor] | None = None,
+    steps: int = 400,
+    batch_size: int = 16,
+    hidden: int = 128,
+    layers: int = 1,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+    curve: list[float] | None = None,
+) -> ClassProbe:
+    r"""Train a probe to label utterances.
+
+    Parameters
+    ----------
+    known, labels, num_codes, vectors, steps, batch_size, hidden, layers, learning_rate, seed
+        As in ``class_probe``.
+    classes
+        How many labels there are.
+    curve
+        Filled with the loss of every step, nats.
+
+    Returns
+    -------
+    ClassProbe
+        In eval mode.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many labels as utterances, or one has no frame.
+    """
+    _check_labels(known, labels)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         probe = ClassProbe(classes, num_codes, known[0].shape[1], WIDTH, hidden, layers, vectors)
@@ -84,11 +126,15 @@ def class_probe(
             logits = probe(*padded([known[index] for index in chosen.tolist()]))
             return functional.cross_entropy(logits, labels[chosen])
 
-        train_probe(probe, loss_of, steps, learning_rate)
-    parts = [tested[at : at + 32] for at in range(0, len(tested), 32)]
-    with torch.no_grad():
-        found = torch.cat([probe(*padded(part)).argmax(-1) for part in parts])
-    return _scored(found, labels, expected)
+        train_probe(probe, loss_of, steps, learning_rate, curve=curve)
+    return probe
+
+
+@torch.no_grad()
+def name_labels(probe: ClassProbe, inputs: Sequence[Tensor]) -> Tensor:
+    r"""Let a probe label utterances, codes (F, K) or features (F, D) each; shape (N,), int64."""
+    parts = [inputs[at : at + 32] for at in range(0, len(inputs), 32)]
+    return torch.cat([probe(*padded(part)).argmax(-1) for part in parts])
 
 
 def _batches(count: int, size: int) -> Iterator[Tensor]:

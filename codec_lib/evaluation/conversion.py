@@ -4,15 +4,16 @@ If the first codebook holds what is said and the others whose voice it is, then 
 codes of a source, under the other rows of a reference, says the source's words in the reference's
 voice [Zhang et al. 2024, SpeechTokenizer], §4. The reference is repeated or cut to the source's
 length. More rows of the reference bring more of its voice, and more of its own sounds where the
-separation is not perfect, so words are lost: ``conversion_curve`` draws one against the other.
+separation is not perfect, so words are lost: ``conversion_curve`` draws one against the other, and
+``PairJudge`` gives figures for each pair, for whatever was done to the codes.
 
-No notebook yet. Leaves out: conversion by a language model over the codes.
+Notebook 31. Leaves out: conversion by a language model over the codes.
 Read next: ``disentanglement.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from codec_lib.rate.segments import at_frame_rate
 from codec_lib.shapes import Codes
 
 from .judges import Judge, JudgedClip, scores_of
+from .probes import SILENCE, FeatureFunction, phoneme_frames
+from .softmax_probe import fit_linear_probe
 
 
 def swap_layers(source: Codes, reference: Codes, n_q: int, content: int = 1) -> Codes:
@@ -135,6 +138,158 @@ def conversion_pairs(corpus: Corpus, count: int, seed: int = 0) -> list[tuple[in
         others = [index for index in known if speakers[index] != speakers[source]]
         pairs.append((source, others[int(torch.randint(len(others), (1,), generator=draw))]))
     return pairs
+
+
+def strangers(corpus: Corpus, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    r"""Return for each pair an utterance of a third speaker, whom a conversion should not resemble.
+
+    Parameters
+    ----------
+    corpus
+        Of three speakers or more.
+    pairs
+        See ``conversion_pairs``; a third speaker is another pair's reference, where there is one.
+
+    Raises
+    ------
+    ValueError
+        If there is no third speaker.
+    """
+    voices, found = [one.speaker_id for one in corpus], []
+    for number, (source, reference) in enumerate(pairs):
+        later = [other for _, other in (*pairs[number + 1 :], *pairs[:number])]
+        both = {voices[source], voices[reference], ""}
+        third = [index for index in (*later, *range(len(corpus))) if voices[index] not in both]
+        if not third:
+            raise ValueError(f"{corpus.name}: got {len(set(voices))} speakers, expected three")
+        found.append(third[0])
+    return found
+
+
+def phoneme_listener(
+    extract: FeatureFunction, train: Corpus, max_frames: int = 12_000, seed: int = 0
+) -> Callable[[Tensor], Tensor]:
+    r"""Return a recogniser that names the phoneme of each frame, by a linear probe on features.
+
+    Parameters
+    ----------
+    extract
+        Function from a waveform (1, 1, T) to features (1, F, D) at 50 Hz, e.g.
+        ``teacher.features``.
+    train
+        Aligned utterances to fit it on, silence included.
+    max_frames, seed
+        Frames at most; seed of their choice and of the probe.
+
+    Returns
+    -------
+    Callable[[Tensor], Tensor]
+        From a waveform (1, T) to phonemes (F,), int64, in the order of ``listener_symbols(train)``:
+        0 is silence.
+    """
+    symbols = listener_symbols(train)
+    frames = phoneme_frames(extract, train, symbols, max_frames, silence=True, seed=seed)
+    name = fit_linear_probe(*frames, len(symbols), seed=seed)
+
+    @torch.no_grad()
+    def listen(wav: Tensor) -> Tensor:
+        return name(extract(wav[None])[0].cpu())
+
+    return listen
+
+
+def listener_symbols(train: Corpus) -> list[str]:
+    r"""Return what the numbers of ``phoneme_listener`` stand for."""
+    return [SILENCE, *(symbol for symbol in train.phoneme_set if symbol != SILENCE)]
+
+
+class PairJudge:
+    r"""Hears what became of each source, pair by pair: whose voice it is, which sounds are kept.
+
+    Parameters
+    ----------
+    sources, references, strangers
+        Waveforms (1, T) of each pair, at 16 kHz.
+    embed
+        From waveforms to embeddings of speakers (N, D) of length 1, as ``SpeakerJudge().embed``.
+    listen
+        From a waveform (1, T) to phonemes (F,), 0 for silence, as ``phoneme_listener`` returns.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many of each.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Tensor],
+        references: Sequence[Tensor],
+        strangers: Sequence[Tensor],
+        embed: Callable[[Sequence[Tensor]], Tensor],
+        listen: Callable[[Tensor], Tensor],
+    ) -> None:
+        if not len(sources) == len(references) == len(strangers):
+            sizes = [len(side) for side in (sources, references, strangers)]
+            raise ValueError(
+                f"pairs: got {sizes} sources, references and strangers, expected as many"
+            )
+        self.sources, self.references = list(sources), list(references)
+        sides = {"reference": references, "source": sources, "stranger": strangers}
+        self.embed, self.listen = embed, listen
+        self.voices = {name: embed(side) for name, side in sides.items()}
+        self.sounds = [listen(wav) for wav in sources]
+
+    @classmethod
+    def of(
+        cls,
+        corpus: Corpus,
+        pairs: Sequence[tuple[int, int]],
+        embed: Callable[[Sequence[Tensor]], Tensor],
+        listen: Callable[[Tensor], Tensor],
+        num_samples: int | None = None,
+    ) -> PairJudge:
+        r"""Load pairs of a corpus, and a stranger for each; of each at most ``num_samples``."""
+        sides = *zip(*pairs, strict=True), strangers(corpus, pairs)
+        loaded = [[corpus.load(index, 0, num_samples) for index in side] for side in sides]
+        return cls(*loaded, embed, listen)
+
+    @torch.no_grad()
+    def encoded(self, codec: Codec) -> list[tuple[Codes, Codes]]:
+        r"""Return the codes of each source and its reference."""
+        sides = zip(self.sources, self.references, strict=True)
+        return [tuple(codec.encode(wav[None].to(codec.device)) for wav in two) for two in sides]
+
+    @torch.no_grad()
+    def decoded(self, codec: Codec, codes: Sequence[Codes]) -> dict[str, Tensor]:
+        r"""Decode codes, one for each pair, and judge what comes out."""
+        return self([codec.decode(one)[0].cpu() for one in codes])
+
+    def __call__(self, clips: Sequence[Tensor]) -> dict[str, Tensor]:
+        r"""Judge one clip (1, T) for each pair, as long as its source.
+
+        Returns
+        -------
+        dict[str, Tensor]
+            By name, shape (pairs,), float64: cosines to ``reference``, ``source`` and ``stranger``;
+            ``sounds``, the share of the source's spoken frames in which the same phoneme is heard.
+
+        Raises
+        ------
+        ValueError
+            If there is not one clip for each pair.
+        """
+        if len(clips) != len(self.sounds):
+            raise ValueError(
+                f"clips: got {len(clips)}, expected {len(self.sounds)}, one for each pair"
+            )
+        found = self.embed(clips)
+        scores = {name: (found * side).sum(1).double() for name, side in self.voices.items()}
+        kept = []
+        for clip, before in zip(clips, self.sounds, strict=True):
+            same = (self.listen(clip) == before)[before > 0]
+            kept.append(same.double().mean())
+        return scores | {"sounds": torch.stack(kept)}
 
 
 def conversion_curve(

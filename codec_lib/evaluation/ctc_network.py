@@ -3,7 +3,7 @@ r"""The network of the CTC probe: embedded codes or mapped features, a BiLSTM, s
 SLMTokBench has two layers of 1024 units [Zhang et al. 2024, SpeechTokenizer], §4. Embeddings of
 codes start at random, from k-means centroids or from the codec's own codebooks; several codebooks
 are added up, here divided by the root of their number, so that one and eight enter with the same
-variance. No notebook yet. Leaves out: what is read. Read next: ``ctc_probe.py``.
+variance. Notebooks 30 and 33. Leaves out: what is read. Read next: ``ctc_probe.py``.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ def train_probe(
     steps: int,
     learning_rate: float,
     log: Callable[[str], None] | None = None,
+    curve: list[float] | None = None,
 ) -> float:
     r"""Train a probe by Adam and leave it in eval mode.
 
@@ -138,13 +139,16 @@ def train_probe(
         The rate rises over a tenth of the steps and falls to 0; gradients are cut at norm 5.
     log
         Called with a line every 100 steps.
+    curve
+        Filled with the loss of every step.
 
     Returns
     -------
     float
         Mean loss over the last tenth of the steps.
     """
-    optimizer, losses = torch.optim.Adam(probe.parameters(), learning_rate), []
+    optimizer = torch.optim.Adam(probe.parameters(), learning_rate)
+    losses = [] if curve is None else curve
     probe.train()
     for step in range(steps):
         rate = learning_rate * min(1.0, 10 * (step + 1) / steps, (steps - step) / (0.9 * steps))

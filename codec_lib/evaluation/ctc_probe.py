@@ -9,7 +9,7 @@ figures of one setting may be compared.
 
 The front of the probe is the part that differs: codes are embedded, features are standardised on
 the training part and mapped linearly. Everything random depends on the seed alone. Used by
-notebook 11. Leaves out: mutual information, language models. Read next: ``results.py``.
+notebooks 11 and 30. Leaves out: mutual information, language models. Read next: ``results.py``.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ class Prepared:
     targets: list[list[int]]
     left_out: int
     indices: list[int] = field(default_factory=list)
+
+    def first(self, count: int) -> Prepared:
+        r"""Return the first utterances."""
+        return Prepared(self.inputs[:count], self.targets[:count], 0, self.indices[:count])
 
 
 @torch.no_grad()
@@ -159,6 +163,7 @@ def fit_probe(
     vectors: Sequence[Tensor] | None = None,
     settings: ProbeSettings | None = None,
     log: Callable[[str], None] | None = None,
+    curve: list[float] | None = None,
 ) -> tuple[CtcProbe, float]:
     r"""Train a probe.
 
@@ -170,6 +175,8 @@ def fit_probe(
         As in ``ctc_probe``.
     settings
         Size and training.
+    curve
+        Filled with the loss of every step.
 
     Returns
     -------
@@ -187,7 +194,7 @@ def fit_probe(
         torch.manual_seed(settings.seed)
         sizes = known.inputs[0].shape[1], WIDTH, settings.hidden, settings.layers
         probe = CtcProbe(len(symbols), num_codes, *sizes, vectors)
-        return probe, _train(probe, known, settings, log)
+        return probe, _train(probe, known, settings, log, curve)
 
 
 def ctc_probe(
@@ -301,6 +308,7 @@ def _train(
     known: Prepared,
     settings: ProbeSettings,
     log: Callable[[str], None] | None,
+    curve: list[float] | None = None,
 ) -> float:
     """Train the probe; return its loss over the last tenth of the steps."""
     probe.standardise(known.inputs)
@@ -315,7 +323,7 @@ def _train(
         batch, frames = padded([known.inputs[index] for index in chosen])
         return ctc_loss(probe(batch, frames), frames, [known.targets[index] for index in chosen])
 
-    return train_probe(probe, loss_of, settings.steps, settings.learning_rate, log)
+    return train_probe(probe, loss_of, settings.steps, settings.learning_rate, log, curve)
 
 
 @torch.no_grad()

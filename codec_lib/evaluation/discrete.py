@@ -1,4 +1,4 @@
-r"""Discrete against continuous: the same head on units of features and on the features themselves.
+r"""Discrete against continuous: the forms of features on the way to a token, and what they cost.
 
 The question of the CUHK studies [Wang et al. 2024, DST study], [Wang et al. 2025]. Features of one
 encoder go into one head in several forms, so that each step from a vector to a token can be blamed
@@ -11,13 +11,11 @@ form                 what enters the head
 ``centroids N``      for each frame the centre of its k-means unit: what clustering loses
 ``units N``          the unit, embedded by the head: what a table that is to be learnt costs too
 ``merged N``         equal neighbours merged: how long a unit lasts is gone
-``merged N, V``      and byte-pair encoded to V units
+``joined N, V``      and byte-pair encoded to V units
 ===================  ===========================================================================
 
-The rate is R = C log2(V) R_s, the studies' formula, with R_s counted after merging. Tasks are
-content (phonemes, letters: CTC) and whole utterances (keyword, intent, speaker: by
-``class_probe.py``). No notebook yet. Leaves out: large language models as heads.
-Read next: ``abx.py``.
+The rate is R = C log2(V) R_s, the studies' formula, with R_s counted after merging. Notebook 33.
+Leaves out: the heads (``form_heads.py``). Read next: ``form_heads.py``.
 """
 
 from __future__ import annotations
@@ -25,23 +23,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchaudio.functional import edit_distance
 
 from codec_lib.data import Corpus, Utterance
-from codec_lib.data.transcripts import Symbols
 from codec_lib.teachers.kmeans import KMeans, fit_kmeans
 
 from .bpe import PairEncoding
-from .class_probe import class_probe
-from .ctc_probe import ProbeSettings, check_speakers, fit_probe, prepare, read_logits, spelt
-from .errors import symbol_errors
 from .ngrams import deduplicate
-from .results import bootstrap_interval
 
 Heard = Sequence[Tensor | None]  # features (F, D) of each utterance; None for a bad file
 
@@ -92,7 +83,7 @@ def bitrate(vocabulary: int, units_per_second: float, codebooks: int = 1) -> flo
 
 def forms_of(
     heard: Heard,
-    num_units: Sequence[int],
+    num_units: Sequence[int | KMeans],
     vocabularies: Sequence[int] = (),
     max_frames: int = 50_000,
     seed: int = 0,
@@ -104,7 +95,7 @@ def forms_of(
     heard
         Features (F, D) of each utterance.
     num_units
-        N of each k-means.
+        N of each k-means, or one that is fitted already.
     vocabularies
         V of each byte-pair encoding; those above N.
     max_frames, seed
@@ -113,13 +104,13 @@ def forms_of(
     Returns
     -------
     list[Form]
-        ``continuous``, then for every N its centroids, units, merged and encoded units.
+        ``continuous``, then for every N its centroids, units, merged and joined units.
     """
     found = [Form("continuous", lambda features: features)]
     good = [one for one in heard if one is not None]
-    for size in num_units:
-        kmeans = fit_kmeans(good, size, max_frames, seed)
-        found += _forms_of_units(kmeans, good, [v for v in vocabularies if v > size])
+    for one in num_units:
+        kmeans = one if isinstance(one, KMeans) else fit_kmeans(good, one, max_frames, seed)
+        found += _forms_of_units(kmeans, good, [v for v in vocabularies if v > kmeans.num_units])
     return found
 
 
@@ -142,7 +133,7 @@ def _forms_of_units(kmeans: KMeans, good: list[Tensor], vocabularies: Sequence[i
         def encoded(features: Tensor, encoding: PairEncoding = encoding) -> Tensor:
             return encoding(merged(features))[:, None]
 
-        forms.append(Form(f"merged {size}, {wanted}", encoded, encoding.vocabulary))
+        forms.append(Form(f"joined {size}, {wanted}", encoded, encoding.vocabulary))
     return forms
 
 
@@ -184,57 +175,6 @@ def token_use(form: Form, heard: Heard, frame_rate: float = 50.0) -> dict[str, f
     }
 
 
-def read_forms(
-    forms: Sequence[Form],
-    known: tuple[Corpus, Heard],
-    tests: Sequence[tuple[str, Corpus, Heard]],
-    symbols: str = "phonemes",
-    settings: ProbeSettings | None = None,
-    repeat: int = 2,
-) -> list[dict[str, Any]]:
-    r"""Let the CTC probe read every form.
-
-    Parameters
-    ----------
-    forms
-        See ``forms_of``.
-    known
-        Corpus and its features, to learn from.
-    tests
-        Name, corpus and features, e.g. clean and noisy speech.
-    symbols, settings
-        As in ``fit_probe``.
-    repeat
-        How often merged units are repeated, so that CTC has room.
-
-    Returns
-    -------
-    list[dict]
-        A row per form and test: ``form``, ``test``, the fields of ``symbol_errors`` and
-        ``token_use``; and, with a form ``units N``, of ``rarity_effect`` by the rarity of these.
-    """
-    check_speakers(known[0], [corpus for _, corpus, _ in tests])
-    kind, rows = Symbols(symbols), []
-    counted = next((form for form in forms if form.name.startswith("units")), None)
-    often = [
-        None if counted is None else mean_log_counts(counted, known[1], heard)
-        for _, _, heard in tests
-    ]
-    for form in forms:
-        more = repeat if form.name.startswith("merged") else 1
-        part = prepare(form.of(known[1]), known[0], kind, more)
-        probe, loss = fit_probe(part, kind, form.sizes, None, settings)
-        for (name, corpus, heard), counts in zip(tests, often, strict=True):
-            tested = prepare(form.of(heard), corpus, kind, more)
-            pairs = spelt(read_logits(probe, tested.inputs), tested, kind)
-            row = {"form": form.name, "test": name, "train_loss": loss}
-            row |= symbol_errors(pairs, kind) | token_use(form, heard)
-            if counts is not None:
-                row |= rarity_effect(pairs, counts[tested.indices])
-            rows.append(row)
-    return rows
-
-
 def mean_log_counts(form: Form, known: Heard, tested: Heard) -> np.ndarray:
     r"""Return for each utterance the mean logarithm of how often its units were met in training.
 
@@ -260,97 +200,6 @@ def mean_log_counts(form: Form, known: Heard, tested: Heard) -> np.ndarray:
     )
 
 
-def rarity_effect(
-    pairs: Sequence[tuple[Sequence[str], Sequence[str]]], often: np.ndarray
-) -> dict[str, float]:
-    r"""Compare errors where units are rare with errors where they are common.
-
-    Utterances are cut in two halves by ``mean_log_counts``. What is rare may be hard for other
-    reasons, too: the continuous form, which has no units, shows how much.
-
-    Parameters
-    ----------
-    pairs
-        Symbols found and right of each utterance.
-    often
-        Shape (N,), of these utterances.
-
-    Returns
-    -------
-    dict[str, float]
-        ``rare_error`` and ``common_error``, and ``rarity_cost``, their difference, with its 95 %
-        interval (``_low``, ``_high``); empty where all utterances are alike.
-    """
-    errors = np.array([edit_distance(a, b) / len(b) for a, b in pairs])
-    rare = often <= np.median(often)
-    if rare.all():
-        return {}
-    halves = errors[rare], errors[~rare]
-    cost = float(halves[0].mean() - halves[1].mean())
-    widths = [(high - low) / 2 for low, high in map(bootstrap_interval, halves)]
-    row = {"rare_error": float(halves[0].mean()), "common_error": float(halves[1].mean())}
-    row |= {"rarity_cost": cost, "rarity_cost_low": cost - math.hypot(*widths)}
-    return {**row, "rarity_cost_high": cost + math.hypot(*widths)}
-
-
-def label_forms(
-    forms: Sequence[Form],
-    known: tuple[Corpus, Heard],
-    tests: Sequence[tuple[str, Corpus, Heard]],
-    label: Callable[[Utterance], str],
-    hidden: int = 128,
-    steps: int = 400,
-    seeds: Sequence[int] = (0,),
-) -> list[dict[str, Any]]:
-    r"""Let the probe for whole utterances label every form.
-
-    Parameters
-    ----------
-    forms, known, tests
-        As in ``read_forms``.
-    label
-        Function from an utterance to its label; empty leaves it out.
-    hidden, steps, seeds
-        Of the probe; a row per seed.
-
-    Returns
-    -------
-    list[dict]
-        A row per form, test and seed: ``form``, ``test``, ``seed``, ``hidden``, the fields of
-        ``ProbeResult`` and of ``token_use``.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two labels in training, or none of them in a test.
-    """
-    names = sorted({label(one) for one in known[0]} - {""})
-    if len(names) < 2:
-        raise ValueError(f"{known[0].name}: got labels {names}, expected two or more")
-
-    def kept(form: Form, corpus: Corpus, heard: Heard) -> tuple[list[Tensor], Tensor]:
-        pairs = [
-            (form.apply(one), names.index(label(utterance)))
-            for one, utterance in zip(heard, corpus, strict=True)
-            if one is not None and label(utterance) in names
-        ]
-        if not pairs:
-            raise ValueError(f"{corpus.name}: got no utterance with one of the labels {names[:5]}")
-        return [one for one, _ in pairs], torch.tensor([number for _, number in pairs])
-
-    rows = []
-    for form in forms:
-        learnt = kept(form, *known)
-        for name, corpus, heard in tests:
-            tested, use = kept(form, corpus, heard), token_use(form, heard)
-            for seed in seeds:
-                options = {"steps": steps, "hidden": hidden, "seed": seed}
-                found = class_probe(*learnt, *tested, form.sizes, **options)
-                row = {"form": form.name, "test": name, "seed": seed, "hidden": hidden}
-                rows.append({**row, **found.to_dict(), **use})
-    return rows
-
-
 def slot(name: str) -> Callable[[Utterance], str]:
     r"""Return a function from an utterance to the value of a slot of its intent, or ``""``.
 
@@ -364,5 +213,32 @@ def slot(name: str) -> Callable[[Utterance], str]:
     def value(utterance: Utterance) -> str:
         pairs = (part.partition("=") for part in utterance.label.split(";"))
         return next((found.strip() for key, _, found in pairs if key.strip() == name), "")
+
+    return value
+
+
+def pace(known: Corpus) -> Callable[[Utterance], str]:
+    r"""Return a function that says whether an utterance is longer than the median of its label.
+
+    Parameters
+    ----------
+    known
+        Where the median durations come from.
+
+    Returns
+    -------
+    Callable
+        Function from an utterance, of this corpus or another, to ``"slow"`` or ``"fast"``;
+        ``""`` for a label without a median or a file that cannot be read.
+    """
+    spans: dict[str, list[float]] = {}
+    for index, utterance in enumerate(known):
+        spans.setdefault(utterance.label, []).append(known.length(index) / known.sample_rate)
+
+    def value(utterance: Utterance) -> str:
+        seconds = Corpus("one", [utterance], known.sample_rate).length(0) / known.sample_rate
+        if not seconds or utterance.label not in spans:
+            return ""
+        return "slow" if seconds > np.median(spans[utterance.label]) else "fast"
 
     return value

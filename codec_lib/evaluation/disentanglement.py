@@ -4,18 +4,18 @@ The quantized vectors of some codebooks, summed, are looked at in two ways: a me
 utterance, and single frames. Are those of a speaker together, or those of a phoneme? Two numbers
 answer it: the silhouette [Rousseeuw 1987], which is above 0 where a group is tighter than its
 distance to the next, and the accuracy of a probe. Pictures (t-SNE [van der Maaten and Hinton 2008],
-UMAP [McInnes et al. 2018]) show the same to the eye and prove nothing: both put points into clumps
-that are not there, so they stand beside the numbers.
+UMAP [McInnes et al. 2018]) show the same to the eye and prove nothing (``map_reading.py``).
 
 [Zhang et al. 2024, SpeechTokenizer], §4: of ten utterances each, RVQ-1 scatters and RVQ-2:8 forms a
-cluster for each speaker. No notebook yet. Leaves out: conversion (``conversion.py``).
-Read next: ``judges/base.py``.
+cluster for each speaker. Features of another kind, such as log-mel frames, go the same way
+(``feature_vectors``): what codes are worth is seen beside them. Notebook 31. Leaves out: conversion
+(``conversion.py``). Read next: ``judges/base.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,8 @@ class LayerVectors:
         By group, vectors of single frames, shape (N, D).
     phonemes, frame_speakers
         Of each of these frames; no phonemes where none are known.
+    frame_utterances
+        Row of ``utterances`` that each of these frames is of.
     """
 
     utterances: dict[str, Tensor]
@@ -55,9 +57,9 @@ class LayerVectors:
     frames: dict[str, Tensor]
     phonemes: list[str]
     frame_speakers: list[str]
+    frame_utterances: list[int] = field(default_factory=list)
 
 
-@torch.no_grad()
 def layer_vectors(
     codec: Codec,
     corpus: Corpus,
@@ -94,30 +96,67 @@ def layer_vectors(
     wanted = [layer for layers in groups.values() for layer in layers]
     if not wanted or min(wanted) < 0 or max(wanted) >= codec.num_quantizers:
         raise ValueError(f"groups: got {dict(groups)}, expected 0 to {codec.num_quantizers - 1}")
+
+    def parts_of(wav: Tensor) -> dict[str, Tensor]:
+        codes = codec.encode(wav.to(codec.device))
+        return {name: _vectors(codec, codes, layers) for name, layers in groups.items()}
+
+    return feature_vectors(parts_of, corpus, codec.frame_rate, frames_each, seed)
+
+
+@torch.no_grad()
+def feature_vectors(
+    parts_of: Callable[[Tensor], Mapping[str, Tensor]],
+    corpus: Corpus,
+    frame_rate: float = 50.0,
+    frames_each: int = 20,
+    seed: int = 0,
+) -> LayerVectors:
+    r"""Collect vectors of any kind, e.g. log-mel frames, as ``layer_vectors`` does those of codes.
+
+    Parameters
+    ----------
+    parts_of
+        Function from a waveform (1, 1, T) to frames by name, (F, D) each, all of the same F.
+    corpus, frames_each, seed
+        As in ``layer_vectors``; ``corpus`` at the rate that the function hears.
+    frame_rate
+        Frames per second, Hz.
+
+    Returns
+    -------
+    LayerVectors
+        On the CPU.
+
+    Raises
+    ------
+    ValueError
+        If no utterance can be read.
+    """
     rng = np.random.default_rng(seed)
-    means: list[dict[str, Tensor]] = []
-    single: list[dict[str, Tensor]] = []
+    means: list[Mapping[str, Tensor]] = []
+    single: list[Mapping[str, Tensor]] = []
     speakers, phonemes, owners = [], [], []
     for index, utterance in enumerate(corpus):
         try:
-            codes = codec.encode(corpus.load(index)[None].to(codec.device))
+            parts = parts_of(corpus.load(index)[None])
         except audio.AudioError:
             continue  # the corpus has reported it
-        parts = {name: _vectors(codec, codes, layers) for name, layers in groups.items()}
-        spoken, symbols = _spoken(utterance, codec.frame_rate, len(next(iter(parts.values()))))
+        spoken, symbols = _spoken(utterance, frame_rate, len(next(iter(parts.values()))))
         chosen = np.sort(rng.permutation(spoken)[:frames_each])
         kept = spoken if len(spoken) else ...  # one that is all silent is kept
-        means.append({name: one[kept].mean(0) for name, one in parts.items()})
-        single.append({name: one[chosen] for name, one in parts.items()})
-        speakers.append(utterance.speaker_id)
+        means.append({name: one[kept].mean(0).cpu() for name, one in parts.items()})
+        single.append({name: one[chosen].cpu() for name, one in parts.items()})
         phonemes += [symbols[f] for f in chosen] if symbols else []
-        owners += [utterance.speaker_id] * len(chosen)
+        owners += [len(speakers)] * len(chosen)
+        speakers.append(utterance.speaker_id)
     if not speakers:
         raise ValueError(f"{corpus.name}: got no utterance that can be read, expected some")
-    utterances = {name: torch.stack([one[name] for one in means]) for name in groups}
-    frames = {name: torch.cat([one[name] for one in single]) for name in groups}
+    utterances = {name: torch.stack([one[name] for one in means]) for name in means[0]}
+    frames = {name: torch.cat([one[name] for one in single]) for name in means[0]}
     known = phonemes if len(phonemes) == len(owners) else []
-    return LayerVectors(utterances, speakers, frames, known, owners)
+    voices = [speakers[owner] for owner in owners]
+    return LayerVectors(utterances, speakers, frames, known, voices, owners)
 
 
 def _vectors(codec: Codec, codes: Codes, layers: Sequence[int]) -> Tensor:
@@ -203,7 +242,89 @@ def _phonemes(frames: Tensor, vectors: LayerVectors, seed: int) -> dict[str, flo
     }
 
 
-def projected(points: Tensor, how: str = "tsne", seed: int = 0, neighbours: int = 15) -> np.ndarray:
+def pooled_frames(
+    vectors: LayerVectors, group: str, count: int, seed: int = 0
+) -> tuple[Tensor, list[int]]:
+    r"""Average the kept frames of each utterance, so many at a time.
+
+    Parameters
+    ----------
+    vectors
+        With ``frame_utterances``.
+    group
+        Of its groups.
+    count
+        Frames n of a mean; what is left of an utterance is dropped.
+    seed
+        Of the order in which an utterance's frames are taken.
+
+    Returns
+    -------
+    tuple[Tensor, list[int]]
+        Means (N, D), and the row of ``utterances`` of each. ``ValueError`` if none is that long.
+    """
+    draw, owner = torch.Generator().manual_seed(seed), torch.tensor(vectors.frame_utterances)
+    means, whose = [], []
+    for index in owner.unique().tolist():
+        place = torch.nonzero(owner == index).flatten()
+        place = place[torch.randperm(len(place), generator=draw)]
+        parts = place[: len(place) // count * count].view(-1, count)
+        means.append(vectors.frames[group][parts].mean(1))
+        whose += [index] * len(parts)
+    if not whose:
+        raise ValueError(f"count: got {count}, expected at most the frames kept of an utterance")
+    return torch.cat(means), whose
+
+
+def speaker_accuracy_by_frames(
+    vectors: LayerVectors, counts: Sequence[int] = (1, 2, 5, 10, 20), seed: int = 0
+) -> list[dict[str, Any]]:
+    r"""Measure how many frames it takes to tell who speaks.
+
+    Every second utterance of a speaker gives a mean; means of n frames of the others are tested,
+    and the nearest speaker is named. What sounds differ by falls as 1 / n, and the voice stays.
+
+    Parameters
+    ----------
+    vectors
+        Of ``layer_vectors`` or ``feature_vectors``.
+    counts
+        Frames n that are averaged.
+    seed
+        Of ``pooled_frames``.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        A row per group and count: ``layers``, ``frames``, ``speaker_accuracy``,
+        ``speaker_chance``, ``num_tests``.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two speakers of two utterances, or a count that no utterance has.
+    """
+    known, tested = (torch.tensor(p) for p in speaker_parts(dict(enumerate(vectors.speakers)), ""))
+    names = sorted({vectors.speakers[index] for index in known.tolist()})
+    voice = torch.tensor([names.index(n) if n in names else -1 for n in vectors.speakers])
+    owner, rows = torch.tensor(vectors.frame_utterances), []
+    learnt = torch.isin(owner, known)
+    for name, frames in vectors.frames.items():
+        centre, scale = frames[learnt].mean(0), frames[learnt].std(0).clamp_min(1e-6)
+        own = (frames[learnt] - centre) / scale, voice[owner[learnt]]
+        for count in counts:
+            means, of = pooled_frames(vectors, name, count, seed)
+            whose = torch.tensor(of)
+            asked = torch.isin(whose, tested)
+            found = nearest_mean_probe(*own, (means[asked] - centre) / scale, voice[whose[asked]])
+            row = {"layers": name, "frames": count, "speaker_accuracy": found.accuracy}
+            rows.append(row | {"speaker_chance": 1 / len(names), "num_tests": found.num_test})
+    return rows
+
+
+def projected(
+    points: Tensor, how: str = "tsne", seed: int = 0, neighbours: int = 15, start: str = "pca"
+) -> np.ndarray:
     r"""Map vectors to the plane.
 
     Parameters
@@ -215,8 +336,10 @@ def projected(points: Tensor, how: str = "tsne", seed: int = 0, neighbours: int 
     seed
         Of the map.
     neighbours
-        Neighbours that a point minds: t-SNE's perplexity is a third of three times as many, at most
-        a third of the points.
+        Neighbours that a point minds: t-SNE's perplexity, and UMAP's count; at most a third of the
+        points.
+    start
+        Where t-SNE's points begin: ``"pca"``, so that seeds hardly matter, or ``"random"``.
 
     Returns
     -------
@@ -237,7 +360,7 @@ def projected(points: Tensor, how: str = "tsne", seed: int = 0, neighbours: int 
     if how == "tsne":
         from sklearn.manifold import TSNE
 
-        made = TSNE(perplexity=near, init="pca", random_state=seed, n_jobs=1).fit_transform(data)
+        made = TSNE(perplexity=near, init=start, random_state=seed, n_jobs=1).fit_transform(data)
     else:
         import warnings
 
@@ -249,6 +372,12 @@ def projected(points: Tensor, how: str = "tsne", seed: int = 0, neighbours: int 
                 data
             )
     return np.asarray(made, dtype=np.float32)
+
+
+def name_silhouette(points: Tensor, names: Sequence[str]) -> float:
+    r"""Return the mean silhouette of vectors (N, D), standardised, grouped by name."""
+    order = sorted(set(names))
+    return _silhouette(_standardised(points), torch.tensor([order.index(n) for n in names]))
 
 
 def _standardised(points: Tensor) -> Tensor:

@@ -56,6 +56,39 @@ def error_rate(pairs: Sequence[tuple[Sequence, Sequence]], name: str) -> dict[st
     return summarise(rate + (edits - rate * sizes) / sizes.mean(), name)
 
 
+def align_symbols(found: Sequence[str], right: Sequence[str]) -> list[tuple[str, str]]:
+    r"""Pair two sequences by their Levenshtein alignment, the fewest edits; ``""`` where one lacks.
+
+    Parameters
+    ----------
+    found, right
+        Symbols read and symbols said; of equally short ways a change is taken before a gap.
+
+    Returns
+    -------
+    list[tuple[str, str]]
+        (read, said) in order: equal, changed, ``("", said)`` left out, ``(read, "")`` put in.
+
+    Examples
+    --------
+    >>> align_symbols("sad", "sand")
+    [('s', 's'), ('a', 'a'), ('', 'n'), ('d', 'd')]
+    """
+    cost = np.add.outer(np.arange(len(found) + 1), np.arange(len(right) + 1))  # (F + 1, R + 1)
+    for i, one in enumerate(found, start=1):
+        for j, other in enumerate(right, start=1):
+            step = cost[i - 1, j - 1] + (one != other)
+            cost[i, j] = min(step, cost[i - 1, j] + 1, cost[i, j - 1] + 1)
+    pairs, i, j = [], len(found), len(right)
+    while i or j:
+        both = i and j and cost[i, j] == cost[i - 1, j - 1] + (found[i - 1] != right[j - 1])
+        read = both or (i > 0 and cost[i, j] == cost[i - 1, j] + 1)
+        said = both or not read
+        pairs.append((found[i - 1] if read else "", right[j - 1] if said else ""))
+        i, j = i - bool(read), j - bool(said)
+    return pairs[::-1]
+
+
 def symbol_errors(
     pairs: Sequence[tuple[Sequence[str], Sequence[str]]], symbols: Symbols
 ) -> dict[str, float]:

@@ -1,13 +1,15 @@
 r"""Peak memory of a task, measured from outside: each runs in a process of its own.
 
 A process only ever reports the most memory it has held, so one that does nothing but the task is
-started, and says how much its peak rose from just before the task to its end. No notebook. Leaves
-out: memory on a GPU (``torch.cuda.max_memory_allocated`` tells). Read next: ``results.py``.
+started, and says how much its peak rose from just before the task to its end. Notebook:
+35_listening_and_leaderboard. Leaves out: memory on a GPU (``torch.cuda.max_memory_allocated``
+tells). Read next: ``results.py``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from typing import Any
 import torch
 
 from codec_lib import audio
+from codec_lib.codecs.base import Codec
 from codec_lib.codecs.chunked import encode_blocks, encode_long
 from codec_lib.codecs.registry import build
 from codec_lib.quantizers.vector import VectorQuantizer
@@ -64,6 +67,29 @@ def in_own_process(task: str, *arguments: float | str) -> dict[str, Any]:
     if done.returncode:
         raise RuntimeError(f"{task}: ended with {done.returncode}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def codec_megabytes(names: Sequence[str], seconds: float = 10.0) -> dict[str, float]:
+    r"""Return how far the peak rises when a codec encodes and decodes noise, in MB.
+
+    Parameters
+    ----------
+    names
+        Of shipped codecs, or paths of files.
+    seconds
+        Length of the noise, s; the whole of it in one piece.
+
+    Returns
+    -------
+    dict[str, float]
+        By name. Weights, and what a first call loads, do not count.
+
+    Raises
+    ------
+    RuntimeError
+        As ``in_own_process``.
+    """
+    return in_own_process("codecs", f"{seconds}:{','.join(map(str, names))}")["megabytes"]
 
 
 def write_long_file(path: str | Path, seconds: float) -> None:
@@ -159,7 +185,44 @@ def _quantizer(which: str) -> Callable[[], dict[str, Any]]:
     return step_task(which)
 
 
+def _codecs(argument: str) -> Callable[[], dict[str, Any]]:
+    """Return a task that measures each codec in a child of this process, forked before it works."""
+    from codec_lib import hub
+
+    seconds, _, names = argument.partition(":")
+    torch.set_num_threads(1)  # a child has none of its parent's threads and must not wait for them
+    codecs = {name: hub.load(name) for name in names.split(",")}
+    for codec in codecs.values():  # what the first call loads is no part of the task
+        codec.decode(codec.encode(torch.zeros(1, 1, codec.sample_rate // 2)))
+
+    def task() -> dict[str, Any]:
+        return {"megabytes": {n: _in_a_fork(c, float(seconds)) for n, c in codecs.items()}}
+
+    return task
+
+
+def _in_a_fork(codec: Codec, seconds: float) -> float:
+    """Encode and decode noise in a child; return how far its peak rose, in MB."""
+    into, out = os.pipe()
+    if not os.fork():
+        try:
+            wav = 0.1 * torch.randn(1, 1, round(seconds * codec.sample_rate))
+            before = peak_megabytes()
+            codec.decode(codec.encode(wav))
+            os.write(out, str(peak_megabytes() - before).encode())
+        finally:
+            os._exit(0)
+    os.close(out)
+    with os.fdopen(into) as pipe:
+        said = pipe.read()
+    os.wait()
+    if not said:
+        raise RuntimeError(f"{codec.name}: its process ended without a word")
+    return float(said)
+
+
 TASKS: dict[str, Callable[[str], Callable[[], dict[str, Any]]]] = {
+    "codecs": _codecs,
     "encode": _encode,
     "kmeans": _kmeans,
     "quantizer": _quantizer,

@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from codec_lib import audio
 from codec_lib.data import Corpus, Utterance
+
+from .softmax_probe import fit_linear_probe
 
 SILENCE = "sil"
 FeatureFunction = Callable[[Tensor], Tensor]  # (1, 1, T) -> (1, F, D) float or (1, F) int64
@@ -140,25 +142,9 @@ def _most_frequent(codes: Tensor, labels: Tensor, classes: int, tested: Tensor) 
 def _softmax(
     features: Tensor, labels: Tensor, classes: int, tested: Tensor, epochs: int, seed: int
 ) -> Tensor:
-    """Fit a softmax regression with Adam, falling rate, and name the labels of the tested part."""
-    mean, scale = features.float().mean(0), features.float().std(0).clamp_min(1e-5)
-    features, tested = (features.float() - mean) / scale, (tested.float() - mean) / scale
-    batch = min(512, max(16, len(features) // 8))
-    total = max(1, epochs * -(-len(features) // batch))
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
-        probe = nn.Linear(features.shape[1], classes)
-        optimizer = torch.optim.AdamW(probe.parameters(), 5e-3, weight_decay=1e-3)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
-        for _ in range(epochs):
-            for rows in torch.randperm(len(features)).split(batch):
-                loss = functional.cross_entropy(probe(features[rows]), labels[rows])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-    with torch.no_grad():
-        return torch.cat([probe(rows).argmax(1) for rows in tested.split(65536)])
+    """Fit a softmax regression and name the labels of the tested part."""
+    name = fit_linear_probe(features, labels, classes, epochs, seed)
+    return torch.cat([name(rows) for rows in tested.split(65536)])
 
 
 def phoneme_frames(

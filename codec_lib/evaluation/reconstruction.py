@@ -159,7 +159,8 @@ def pesq_wideband(reference: Tensor, estimate: Tensor, sample_rate: int) -> floa
         reference = audio.resample(reference, sample_rate, _RATE)
         estimate = audio.resample(estimate, sample_rate, _RATE)
     try:
-        return float(pesq(_RATE, reference[0].numpy(), estimate[0].numpy(), "wb"))
+        with np.errstate(invalid="ignore", divide="ignore"):  # it divides by the peak of silence
+            return float(pesq(_RATE, reference[0].numpy(), estimate[0].numpy(), "wb"))
     except (PesqError, ValueError):  # no utterances, too short; NaN inside for a silent estimate
         return math.nan
 

@@ -10,7 +10,7 @@ Two questions of [Zhang et al. 2024, SpeechTokenizer], §4, for which no code wa
 
 Tokens are a codec's codes from the first n codebooks, or units without a decoder. The table of the
 probe's embeddings starts at random, or from what the tokens stand for: centroids of units, the
-codebooks of a codec. No notebook yet. Leaves out: ViSQOL, MUSHRA. Read next: ``judges/base.py``.
+codebooks of a codec. Notebook 30. Leaves out: ViSQOL, MUSHRA. Read next: ``judges/base.py``.
 """
 
 from __future__ import annotations
@@ -239,15 +239,6 @@ def read_and_inform(
     targets = part.targets[slice(max_texts)]
     table = likelihood_matrix(logits[: len(targets)], targets)
     return {**row, "texts": len(targets), **text_information(table, [len(one) for one in targets])}
-
-
-def shuffled(part: Prepared, seed: int = 0) -> Prepared:
-    r"""Return utterances whose tokens belong to another text: what a probe finds there is nothing.
-
-    Every utterance gets the tokens of one that has enough frames, as far as there is one.
-    """
-    order = torch.randperm(len(part.inputs), generator=torch.Generator().manual_seed(seed)).tolist()
-    return replace(part, inputs=[part.inputs[index] for index in order])
 
 
 def information_preservation(

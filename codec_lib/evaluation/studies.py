@@ -25,8 +25,9 @@ from codec_lib.teachers import load_teacher
 from codec_lib.teachers.features import long_features
 
 from .ctc_probe import ProbeSettings, extracted
-from .discrete import forms_of, label_forms, read_forms, slot
+from .discrete import forms_of, slot
 from .disentanglement import default_groups, layer_vectors, separation
+from .form_heads import compare, label_forms, read_forms
 from .heard import Extract, key_of, remembered
 from .judges.signal import PitchJudge
 from .teacher_probe import baselines
@@ -137,8 +138,12 @@ def discrete_study(
     Returns
     -------
     list[dict[str, Any]]
-        Rows of ``discrete.read_forms`` or ``discrete.label_forms``, with ``features``, ``task``,
-        ``seed`` and ``hidden``; ``test`` is ``"clean"`` or the perturbation.
+        A row per size of head, form and test: ``features``, ``task``, ``hidden``, ``form``,
+        ``test`` (``"clean"`` or the perturbation), ``seeds``; ``error`` (share of symbols or labels
+        that are wrong) and ``cost``, how much higher it is than that of the continuous form, both
+        with ``_low`` and ``_high`` over seeds and utterances (``form_heads.compare``); ``by_seed``,
+        the error with each; means over seeds of the numbers of ``discrete.token_use`` and
+        ``form_heads.rarity_effect``.
 
     Raises
     ------
@@ -146,27 +151,47 @@ def discrete_study(
         If there is no such task or perturbation.
     """
     settings, extract = settings or DiscreteSettings(), feature_function(features)
-    reads, label = task in ("phonemes", "characters"), _label_of(task)
-    heard = extracted(extract, train)
-    tests = [("clean", test, extracted(extract, test))]
+    label = _label_of(task)
+    heard, tests = extracted(extract, train), [("clean", test, extracted(extract, test))]
     for name, change in named_perturbations(settings.perturbations).items():
         tests.append((name, test, extracted(_after(extract, change, test.sample_rate), test)))
-    rows = []
+    rows: dict[int, list[dict[str, Any]]] = {hidden: [] for hidden in settings.hidden}
     for seed in settings.seeds:
         forms = forms_of(heard, settings.num_units, settings.vocabularies, seed=seed)
-        for hidden in settings.hidden:
-            probe = ProbeSettings(hidden=hidden, seed=seed)
-            if reads:
+        for hidden, found in rows.items():
+            common = (forms, (train, heard), tests)
+            if task in ("phonemes", "characters"):
+                probe = ProbeSettings(hidden=hidden, seed=seed)
                 probe = replace(probe, steps=settings.steps or probe.steps)
-                found = read_forms(forms, (train, heard), tests, task, probe)
+                found += read_forms(*common, task, probe)
             else:
-                options = (hidden, settings.steps or 400, [seed])
-                found = label_forms(forms, (train, heard), tests, label, *options)
-            common = {"features": features, "task": task, "seed": seed, "hidden": hidden}
-            rows += [{**common, **row} for row in found]
+                options = {"hidden": hidden, "steps": settings.steps or 400, "seeds": [seed]}
+                found += label_forms(*common, label, **options)
             if log is not None:
                 log(f"{features}, {task}: seed {seed}, head of {hidden} done")
-    return rows
+    title, several = {"features": features, "task": task}, rows.items()
+    return [{**title, "hidden": h, **row} for h, found in several for row in _over_seeds(found)]
+
+
+def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the rows of each form and test together."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["form"], row["test"]), []).append(row)
+    measures = ("units_per_second", "bitrate", "entropy_rate", "bottom_20_share", "top_20_share",
+                "used_share", "rare_error", "common_error", "rarity_cost")  # fmt: skip
+    found = []
+    for (form, test), some in groups.items():
+        row: dict[str, Any] = {"form": form, "test": test, "seeds": len(some)}
+        pairs = {"error": compare(rows, form, None, test)}
+        if form != "continuous":
+            pairs["cost"] = compare(rows, "continuous", form, test)
+        for name, (value, low, high) in pairs.items():
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        row["by_seed"] = [float(one["errors"].sum() / one["sizes"].sum()) for one in some]
+        means = {key: [one[key] for one in some if key in one] for key in measures}
+        found.append(row | {key: float(np.mean(v)) for key, v in means.items() if v})
+    return found
 
 
 def _label_of(task: str) -> Callable[[Utterance], str]:

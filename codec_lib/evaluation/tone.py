@@ -6,13 +6,13 @@ The same probe hears continuous features, embedded k-means units, the centroids 
 is lost by clustering alone, without a table to learn), units of the residual on top, and units that
 were made with tone in mind: a second codebook on the contour of the pitch. Rows say how many bits.
 
-No notebook yet. Leaves out: sentences, languages other than Mandarin. Read next: ``units.py``.
+Notebook 34. Leaves out: sentences, languages other than Mandarin. Read next: ``syllables.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,8 @@ class Syllables:
         Shape (N, L, D), float32.
     tones, vowels
         Shape (N,), int64; numbers into ``tone_names`` and ``vowel_names``.
-    speakers
-        Of each.
+    speakers, syllables
+        Of each: who says it; its label, the unit of an interval over syllables.
     """
 
     features: Tensor
@@ -51,6 +51,7 @@ class Syllables:
     speakers: list[str]
     tone_names: Sequence[str]
     vowel_names: Sequence[str]
+    syllables: list[str] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -85,7 +86,7 @@ def syllables_of(
     ValueError
         If there is no syllable with one of the tones.
     """
-    found, tone, vowel, speakers = [], [], [], []
+    found, tone, vowel, said = [], [], [], []
     for index, utterance in enumerate(corpus):
         if utterance.tone not in tones:
             continue
@@ -97,12 +98,12 @@ def syllables_of(
         found.append(functional.interpolate(heard.T[None], frames, mode="linear")[0].T)
         tone.append(list(tones).index(utterance.tone))
         vowel.append(list(vowels).index(main_vowel(utterance.label)))
-        speakers.append(utterance.speaker_id)
+        said.append((utterance.speaker_id, utterance.label))
     if not found:
         raise ValueError(f"{corpus.name}: got no syllable of tones {list(tones)}, expected some")
-    return Syllables(
-        torch.stack(found), torch.tensor(tone), torch.tensor(vowel), speakers, tones, vowels
-    )
+    speakers, labels = ([*column] for column in zip(*said, strict=True))
+    numbers = torch.tensor(tone), torch.tensor(vowel)
+    return Syllables(torch.stack(found), *numbers, speakers, tones, vowels, labels)
 
 
 def trimmed(wav: Tensor, sample_rate: int) -> Tensor:
@@ -167,28 +168,61 @@ def sequence_probe(
 
     Parameters
     ----------
-    known, tested
-        Features (N, L, D), standardised here on the known ones; or units (N, L, K) int64.
-    labels, expected
-        Shape (N,), int64.
-    num_codes
-        Sizes of the K codebooks; empty for features.
-    epochs, batch_size, seed
-        Of Adam at 1e-3.
+    expected
+        Classes of the tested part, shape (N,), int64.
+    known, labels, tested, num_codes, epochs, batch_size, seed
+        As in ``named_by_probe``.
 
     Returns
     -------
     ProbeResult
         On the tested part.
     """
+    classes = int(max(labels.max(), expected.max())) + 1
+    options = (num_codes, epochs, batch_size, seed, 1e-3, classes)
+    return _scored(named_by_probe(known, labels, tested, *options), labels, expected)
+
+
+def named_by_probe(
+    known: Tensor,
+    labels: Tensor,
+    tested: Tensor,
+    num_codes: Sequence[int] = (),
+    epochs: int = 20,
+    batch_size: int = 32,
+    seed: int = 0,
+    learning_rate: float = 1e-3,
+    num_classes: int | None = None,
+) -> Tensor:
+    r"""Train an LSTM to name a class, as the study did; return what it names.
+
+    Parameters
+    ----------
+    known, tested
+        Features (N, L, D), standardised here on the known ones; or units (N, L, K) int64.
+    labels
+        Shape (N,), int64, of the known part.
+    num_codes
+        Sizes of the K codebooks; empty for features.
+    epochs, batch_size, seed, learning_rate
+        Of Adam; the study has 20, 32 and 1e-3.
+    num_classes
+        One more than the largest label by default.
+
+    Returns
+    -------
+    Tensor
+        Classes of the tested part, shape (N,), int64: for a confusion matrix, or to compare two
+        probes item by item.
+    """
     if not num_codes:
         mean, scale = known.mean((0, 1)), known.std((0, 1)).clamp_min(1e-5)
         known, tested = (known - mean) / scale, (tested - mean) / scale
-    classes = int(max(labels.max(), expected.max())) + 1
+    classes = num_classes or int(labels.max()) + 1
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         probe = SequenceProbe(classes, 0 if num_codes else known.shape[-1], num_codes)
-        optimizer = torch.optim.Adam(probe.parameters(), 1e-3)
+        optimizer = torch.optim.Adam(probe.parameters(), learning_rate)
         for _ in range(epochs):
             for rows in torch.randperm(len(known)).split(batch_size):
                 loss = functional.cross_entropy(probe(known[rows]), labels[rows])
@@ -197,8 +231,7 @@ def sequence_probe(
                 optimizer.step()
     probe.eval()
     with torch.no_grad():
-        found = torch.cat([probe(part).argmax(-1) for part in tested.split(256)])
-    return _scored(found, labels, expected)
+        return torch.cat([probe(part).argmax(-1) for part in tested.split(256)])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ r"""k-means units: fitted on bounded memory, assigned frame by frame, kept in on
 [Lloyd 1982]; mini-batch form [Sculley 2010] with the settings of HuBERT's published recipe, but
 with fewer starts (``PUBLISHED_FIT`` has all). Units belong to a layer of a teacher: fitted on one
 and used on another they are wrong without any sign of it, so their file names both and is refused
-for others. Used by notebooks 10, 20 and 21. Leaves out: product and residual clustering
+for others. Used by notebooks 10, 20, 21 and 34. Leaves out: product and residual clustering
 (``quantizers``). Read next: ``pretraining.py``.
 """
 

@@ -24,7 +24,7 @@ LAYERS = (
     {"cli", "commands", "benchmark_commands", "study_commands", "teacher_commands"},
 )
 PRESENTATION = {"nb", "cells", "charts", "plotting", "widgets", "course", "pages", "student"}
-PRESENTATION |= {"figures", "strips"}
+PRESENTATION |= {"figures", "ladders", "listening", "maps", "panels", "strips"}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 

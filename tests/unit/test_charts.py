@@ -6,7 +6,7 @@ import matplotlib.colors
 import pytest
 import torch
 
-from codec_lib import plotting, strips
+from codec_lib import ladders, plotting, strips
 
 
 def test_numbers_leave_out_what_is_not_finite_and_mark_cells():
@@ -85,3 +85,49 @@ def test_unit_runs_name_every_run_below_the_spectrogram():
     assert [t.get_text() for t in two.texts] == ["4"] and two.get_ylabel() == "two"
     shade = one.collections[0].get_array().ravel()
     assert shade[0] == shade[2] != shade[1]  # equal units have equal colours
+
+
+def test_a_unit_has_one_colour_in_every_row_and_an_empty_row_is_white():
+    rows = {
+        "a": torch.tensor([3, 3, 9]),
+        "": torch.tensor([], dtype=torch.long),
+        "b": torch.tensor([9]),
+    }
+    image = plotting.unit_table(rows, title="two").axes[0].images[0].get_array()
+    assert image.shape == (3, 3, 4)
+    assert (image[0, 0] == image[0, 1]).all() and (image[0, 2] == image[2, 0]).all()
+    assert (image[0, 0] != image[0, 2]).any() and (image[1] == 1).all()
+
+
+def test_points_stand_beside_each_other_or_at_their_x():
+    values = [(1.0, 0.5, 2.0), (3.0, 2.0, 3.5)]
+    panels = {"a": {"x": values, "y": values}, "b": {"x": ([10, 20], values)}}
+    fig = plotting.points(panels, "error (%)", levels={"b": 2.5})
+    left, right = fig.axes
+    first, second = (box.lines[0].get_xdata().tolist() for box in left.containers)
+    assert first == pytest.approx([-0.06, 0.94]) and second == pytest.approx([0.06, 1.06])
+    line = right.containers[0]
+    assert line.lines[0].get_xdata().tolist() == [10, 20]
+    ends = [bar.tolist() for bar in line.lines[2][0].get_segments()]
+    assert ends == [[[10, 0.5], [10, 2.0]], [[20, 2.0], [20, 3.5]]]
+    assert right.lines[-1].get_ydata()[0] == 2.5 and left.get_ylabel() == "error (%)"
+
+
+def test_ladder_has_a_panel_for_every_rung_and_time_only_where_there_is_some():
+    units = torch.tensor([4, 4, 7, 1, 1, 1])
+    vectors = {"continuous": torch.randn(6, 30), "centroids": torch.randn(6, 30)}
+    rows = {"merged": units.unique_consecutive()}
+    fig = ladders.ladder(torch.randn(1, 16000), 16000, vectors, {"units": units}, rows, (), 1, 6)
+    mel, first, second, timed, merged = fig.axes
+    assert len(first.images[0].get_array()) == ladders.CHANNELS == 24
+    assert [text.get_text() for text in timed.texts] == ["4", "7", "1"]
+    assert merged.get_xlim() == (0, 3) and timed.get_xlim() == mel.get_xlim() == (0, 1)
+    assert second.get_ylabel() == "centroids"
+
+
+def test_what_is_not_read_is_whitened():
+    fig = ladders.cut_short(torch.randn(1, 16000), 16000, torch.arange(10), 7, 10)
+    mel, strip = fig.axes
+    (box,) = mel.patches
+    assert (box.get_x(), box.get_width()) == pytest.approx((0.7, 0.3))
+    assert strip.get_xlim() == (0, 1)

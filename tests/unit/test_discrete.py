@@ -7,14 +7,15 @@ import torch
 from codec_lib.data import Corpus, Phoneme, Utterance
 from codec_lib.evaluation.class_probe import class_probe
 from codec_lib.evaluation.ctc_probe import ProbeSettings
-from codec_lib.evaluation.discrete import (
-    Form,
-    bitrate,
-    forms_of,
+from codec_lib.evaluation.discrete import Form, bitrate, forms_of, pace, token_use
+from codec_lib.evaluation.form_heads import (
+    added,
+    compare,
+    in_pieces,
     label_forms,
+    loss_curves,
     rarity_effect,
     read_forms,
-    token_use,
 )
 
 SOUNDS = ("AA", "B", "IY", "S", "T")
@@ -52,13 +53,13 @@ def test_the_rate_is_the_studies_formula():
 def test_forms_lose_more_and_more():
     _, heard = spoken(40, 0)
     forms = {form.name: form for form in forms_of(heard, [5], [8])}
-    assert list(forms) == ["continuous", "centroids 5", "units 5", "merged 5", "merged 5, 8"]
+    assert list(forms) == ["continuous", "centroids 5", "units 5", "merged 5", "joined 5, 8"]
     one = heard[0]
     units = forms["units 5"].apply(one)[:, 0]
     assert torch.equal(forms["continuous"].apply(one), one)
     assert (forms["centroids 5"].apply(one) - one).square().mean() < 0.1
     assert len(forms["merged 5"].apply(one)) == len(torch.unique_consecutive(units))
-    assert len(forms["merged 5, 8"].apply(one)) <= len(forms["merged 5"].apply(one))
+    assert len(forms["joined 5, 8"].apply(one)) <= len(forms["merged 5"].apply(one))
     use = token_use(forms["units 5"], heard)
     assert use["units_per_second"] == 50 and use["bitrate"] == pytest.approx(50 * np.log2(5))
     assert use["bottom_20_share"] < 0.2 < use["top_20_share"] and use["used_share"] == 1
@@ -67,13 +68,21 @@ def test_forms_lose_more_and_more():
 
 def test_what_clustering_keeps_is_read_and_what_it_drops_is_gone():
     known, tested = spoken(200, 0), spoken(60, 1)
-    forms = [form for form in forms_of(known[1], [5]) if not form.name.startswith("merged")]
+    forms = [
+        form for form in forms_of(known[1], [5]) if form.name.split()[0] not in ("merged", "joined")
+    ]
     settings = ProbeSettings(steps=200, hidden=24, learning_rate=1e-2)
     rows = read_forms(forms, known, [("clean", *tested)], settings=settings)
     assert all(row["per"] < 0.25 for row in rows)  # CTC cannot tell two equal sounds in a row
     assert all("rarity_cost_low" in row for row in rows)
+    assert all(len(row["curve"]) == 200 and row["curve"][-1] < row["curve"][0] for row in rows)
+    assert loss_curves(rows, ["units"], 8)["units"].shape == (1, 193)
+    error, low, high = compare(rows, "units")
+    assert error == pytest.approx(rows[2]["per"]) and low < error < high
     named = label_forms(forms, known, [("clean", *tested)], lambda u: u.label, hidden=16, steps=150)
     accuracy = {row["form"]: row["accuracy"] for row in named}
+    assert compare(named, "units 5")[0] == pytest.approx(1 - accuracy["units 5"])
+    assert compare(named, "continuous", "units 5")[1] > 0
     assert accuracy["continuous"] > 0.95
     assert abs(accuracy["units 5"] - 0.5) < 0.2 and abs(accuracy["centroids 5"] - 0.5) < 0.2
 
@@ -92,3 +101,57 @@ def test_labels_that_cannot_be_told_are_refused():
         label_forms([Form("continuous", lambda x: x)], known, [], lambda u: "one")
     with pytest.raises(ValueError, match="none empty"):
         class_probe([torch.zeros(0, 3)], torch.zeros(1), [], torch.zeros(0))
+
+
+def test_comparison_pairs_utterances_and_seeds():
+    """What is equally hard in both forms does not widen the interval; what was left out is not."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for seed in range(3):
+        hard = rng.integers(0, 9, size=40).astype(float)
+        sizes = np.where(np.arange(40) < 30, 10.0, 0.0)  # the last ten were left out
+        for form, more in (("a", 0), ("b", 1)):
+            rows.append({"form": form, "test": "clean", "seed": seed, "sizes": sizes})
+            rows[-1]["errors"] = hard + more
+    assert compare(rows, "a", "b") == pytest.approx((0.1, 0.1, 0.1))
+    assert compare(rows, "b", "a")[0] == pytest.approx(-0.1)
+    error, low, high = compare(rows, "a")
+    assert low < error < high
+    assert error == pytest.approx(np.mean([row["errors"][:30].mean() / 10 for row in rows[::2]]))
+    with pytest.raises(ValueError, match="expected the same"):
+        compare(rows[:-1], "a", "b")
+    with pytest.raises(ValueError, match="expected the same"):
+        compare(rows, "a", "c")
+
+
+def test_pieces_keep_phonemes_and_frames_together():
+    corpus, heard = spoken(5, 0)
+    pieces, parts = in_pieces(corpus, heard, 0.2)
+    assert len(pieces) > len(corpus) and sum(map(len, parts)) == sum(map(len, heard))
+    said = [p.symbol for one in corpus for p in one.phonemes]
+    assert [p.symbol for one in pieces for p in one.phonemes] == said
+    for piece, part in zip(pieces, parts, strict=True):
+        frames = sum(p.end - p.start for p in piece.phonemes) / 320
+        assert len(part) == frames <= 10
+        assert part[0].argmax() == SOUNDS.index(piece.phonemes[0].symbol)
+
+
+def test_added_errors_are_those_beyond_the_other_test():
+    row = {"form": "units 5", "seed": 0, "hidden": 8, "sizes": np.full(4, 2.0)}
+    rows = [row | {"test": "clean", "errors": np.array([0.0, 1, 0, 1])}]
+    rows += [row | {"test": "10 dB", "errors": np.array([1.0, 1, 1, 1])}]
+    assert compare(added(rows, "10 dB"), "units", test="10 dB")[0] == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="once"):
+        compare([*rows, rows[0] | {"form": "units 9"}], "units")
+
+
+def test_pace_is_relative_to_the_label():
+    sizes = {"one": (10, 20, 30), "two": (100, 200, 300)}
+    said = [
+        Utterance(f"{label}{size}", "none.wav", label=label, sample_rate=16_000, num_samples=size)
+        for label, some in sizes.items()
+        for size in some
+    ]
+    corpus = Corpus("c", said, 16_000)
+    assert [pace(corpus)(one) for one in said] == ["fast", "fast", "slow"] * 2
+    assert pace(corpus)(Utterance("x", "none.wav", label="three", num_samples=9)) == ""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torchaudio.functional import edit_distance
 
 from codec_lib import audio
 from codec_lib.data import Corpus, Phoneme, Utterance
@@ -12,7 +13,7 @@ from codec_lib.data.segments import length_batches
 from codec_lib.data.transcripts import KINDS, Symbols, split_at_gaps
 from codec_lib.evaluation.ctc_network import BiLstm, CtcProbe
 from codec_lib.evaluation.ctc_probe import ctc_probe, prepare
-from codec_lib.evaluation.errors import error_rate, recognition_errors, symbol_errors
+from codec_lib.evaluation.errors import align_symbols, error_rate, recognition_errors, symbol_errors
 from codec_lib.losses.ctc import ctc_greedy, ctc_loss, frames_needed
 
 PHONES = ("AA", "B", "IY", "S", "K", "UW")
@@ -284,3 +285,17 @@ def test_inputs_that_cannot_be_used_are_counted_or_refused(parts, tmp_path):
         ctc_probe(level_codes, train, test, num_codes=[7, 7])
     with pytest.raises(ValueError, match=r"speakers \['one'\] twice"):
         ctc_probe(level_codes, train, [train], num_codes=[7])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_alignment_has_the_fewest_edits_and_loses_nothing(seed):
+    draw = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(0, 9, (2,), generator=draw).tolist()
+    found, right = (
+        "".join("abc"[i] for i in torch.randint(3, (n,), generator=draw)) for n in sizes
+    )
+    pairs = align_symbols(found, right)
+    assert "".join(read for read, _ in pairs) == found
+    assert "".join(said for _, said in pairs) == right
+    assert sum(read != said for read, said in pairs) == edit_distance(found, right)
+    assert align_symbols("", "") == [] and ("", "") not in pairs

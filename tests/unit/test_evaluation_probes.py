@@ -14,6 +14,7 @@ from codec_lib.evaluation import (
     utterance_probe,
 )
 from codec_lib.evaluation.probes import phoneme_frames
+from codec_lib.evaluation.softmax_probe import fit_linear_probe
 
 TONES = {"A": 300.0, "B": 900.0, "C": 2500.0}
 
@@ -73,6 +74,19 @@ def test_probe_finds_nothing_in_noise():
     result = linear_probe(features[:1000], labels[:1000], features[1000:], labels[1000:])
     assert result.balanced_accuracy == pytest.approx(0.5, abs=0.06)
     assert result.majority == pytest.approx(0.7, abs=0.05)
+
+
+def test_answers_of_the_probe_are_those_it_is_scored_by():
+    labels = torch.arange(400) % 4
+    features = torch.randn(400, 6) + 2 * torch.eye(6)[labels]
+    name = fit_linear_probe(features[:200], labels[:200])
+    answers = name(features[200:].view(2, 100, 6))  # any number of leading dimensions
+    assert answers.shape == (2, 100) and answers.dtype == torch.int64
+    result = linear_probe(features[:200], labels[:200], features[200:], labels[200:])
+    share = (answers.flatten() == labels[200:]).double().mean()
+    assert result.accuracy == pytest.approx(float(share)) and 0.5 < share < 1
+    with pytest.raises(ValueError, match=r"got features .400, 6. and 3"):
+        fit_linear_probe(features, labels[:3])
 
 
 def test_scale_and_offset_of_features_do_not_matter():

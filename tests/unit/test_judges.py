@@ -18,6 +18,7 @@ from codec_lib.evaluation.judges import (
     make_judges,
     scores_of,
 )
+from codec_lib.evaluation.judges.speakers import speaker_cosines
 from codec_lib.evaluation.judges.words import whisper_listener
 
 RATE = 16_000
@@ -104,6 +105,23 @@ def test_a_clip_too_short_for_pitch_has_none():
     short = tone(150, 0.02)
     scores = make_judges(["pitch"])["pitch"]([JudgedClip(short, RATE, short)])
     assert np.isnan(scores["f0_cents"].values).all()
+
+
+# Quality
+
+
+def test_the_small_network_alone_says_what_it_says_in_company():
+    pytest.importorskip("speechmos")
+    clips = [JudgedClip(tone(150, seconds), RATE) for seconds in (2.3, 2.25, 0.2)]
+    alone = judges.QualityJudge(("dnsmos_p808",))(clips)
+    together = judges.QualityJudge()(clips)
+    assert list(alone) == ["dnsmos_p808"] and len(together) == 4
+    assert alone["dnsmos_p808"].values == pytest.approx(
+        together["dnsmos_p808"].values, abs=1e-5, nan_ok=True
+    )
+    assert np.isnan(alone["dnsmos_p808"].values[2])
+    with pytest.raises(ValueError, match=r"measures: got \['mos'\]"):
+        judges.QualityJudge(("mos",))
 
 
 # Words
@@ -310,3 +328,12 @@ def write_whisper(folder, transformers) -> None:
     transformers.WhisperProcessor(
         transformers.WhisperFeatureExtractor(), tokenizer
     ).save_pretrained(folder)
+
+
+def test_pairs_of_one_speaker_and_of_two_are_told_apart():
+    found = torch.nn.functional.normalize(
+        torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1]]), dim=1
+    )
+    same, different = speaker_cosines(found, ["a", "a", "b", "b"])
+    assert same.shape == (2,) and different.shape == (4,)
+    assert same.min() > 0.9 > 0.3 > different.max()

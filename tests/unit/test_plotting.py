@@ -135,3 +135,35 @@ def test_small_picture_has_the_cuts_and_the_strip():
     assert cuts == pytest.approx([2, 6], rel=1e-5) and mel.images[0].get_extent()[1] == 1
     assert strip.collections[0].get_array().flatten().tolist() == [2, 4, 1]
     assert mel.get_title() == "fast" and figure.get_layout_engine() is None
+
+
+def test_matrices_share_one_range_and_leave_the_impossible_grey():
+    tables = {"one": torch.tensor([[0.0, -9.0], [-1.0, -torch.inf]]), "two": torch.zeros(2, 2)}
+    figure = plotting.matrices(tables, "nats", "text", "recording", low=-5)
+    one, two, bar = figure.axes
+    drawn = [ax.images[0] for ax in (one, two)]
+    assert [image.get_clim() for image in drawn] == [(-5, 0)] * 2
+    assert drawn[0].get_array().mask.tolist() == [[False, False], [False, True]]
+    assert (one.get_title(), one.get_ylabel(), bar.get_ylabel()) == ("one", "recording", "nats")
+    assert one.get_ylim()[0] > one.get_ylim()[1]  # row 0 on top
+
+
+def test_a_plane_names_and_marks_every_point():
+    points = {"far": (1.0, 2.0), "near": (0.0, 1.0)}
+    figure = plotting.plane(points, "x", "y", lines={"no x": 3.0})
+    ax = figure.axes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["far", "near", "no x"]
+    far, near, line = ax.lines
+    assert (far.get_xdata()[0], far.get_ydata()[0]) == points["far"]
+    assert far.get_marker() != near.get_marker() and set(line.get_ydata()) == {3.0}
+
+
+def test_pitch_lies_on_the_harmonic_it_is_drawn_over():
+    time = torch.arange(8000) / 16000
+    wav = torch.sin(2 * torch.pi * 800 * time)[None] / 2
+    fig = plotting.mel_with_pitch(wav, 16000, np.full(48, 200.0), harmonics=(1, 4))
+    ax = fig.axes[0]
+    image, line = ax.images[0].get_array(), ax.lines[1].get_ydata()
+    assert abs(image[:, 50].argmax() - line[20]) < 1.01
+    x = ax.lines[0].get_xdata()
+    assert abs(x[0] + x[-1] - 0.5) < 1e-6  # centred in the half second

@@ -46,6 +46,14 @@ def test_a_task_reports_its_own_peak():
     assert 5 < row["peak_megabytes"] < 1000, "5 MB are the latents themselves"
 
 
+def test_each_codec_is_measured_in_a_child_of_its_own():
+    found = memory.codec_megabytes(["ds_codec_vq-small", "speechtokenizer-small"], 4)
+    assert list(found) == ["ds_codec_vq-small", "speechtokenizer-small"]
+    assert all(1 < megabytes < 300 for megabytes in found.values())
+    with pytest.raises(RuntimeError, match="no_such_codec"):
+        memory.codec_megabytes(["no_such_codec"])
+
+
 @pytest.mark.slow
 def test_a_failing_task_says_why():
     with pytest.raises(RuntimeError, match="no_such_file"):

@@ -75,10 +75,14 @@ def test_discrete_reads_every_form_and_every_seed(tmp_path, folder):
     sizes = ("--units", 8, "--vocabularies", 12, "--seeds", "0,1", "--steps", 3)
     places = ("--train", folder, "--test", folder)
     rows, said = _rows(tmp_path, "discrete", "log_mel", *places, *sizes)
-    forms = {"continuous", "centroids 8", "units 8", "merged 8", "merged 8, 12"}
+    forms = {"continuous", "centroids 8", "units 8", "merged 8", "joined 8, 12"}
     assert {row["form"] for row in rows} == forms
-    assert len(rows) == 5 * 2 * 2 and {row["test"] for row in rows} == {"clean", "noise"}
-    assert all("per" in row for row in rows) and "per" in said
+    assert len(rows) == 5 * 2 and {row["test"] for row in rows} == {"clean", "noise"}
+    for row in rows:
+        assert row["seeds"] == 2 and row["error_low"] <= row["error"] <= row["error_high"]
+        assert row["error"] == pytest.approx(sum(row["by_seed"]) / 2, rel=1e-4)
+        assert ("cost" in row) == (row["form"] != "continuous")
+    assert "bitrate" in said
     for task, said in (("mood", "slot:NAME"), ("speaker", "one of the labels")):  # other speakers
         options = [*map(str, (*places, *sizes)), "--task", task]
         wrong = CliRunner().invoke(app, ["discrete", "log_mel", *options])
@@ -106,7 +110,7 @@ def test_the_mandarin_corpus_goes_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(mandarin.paths, "corpora_root", lambda: tmp_path)
     monkeypatch.setattr(mandarin, "SYLLABLES", mandarin.SYLLABLES[:2])
     found = corpus("synthetic/mandarin")
-    assert len(found) == 2 * 12 * 4 and (tmp_path / "synthetic-mandarin/recipe.json").exists()
+    assert len(found) == 2 * 4 * 4 and (tmp_path / "synthetic-mandarin/recipe.json").exists()
     assert found.load(0).shape[-1] > 1600
     made = []
     made_once(tmp_path / "x", {"a": 1}, lambda place: (place.mkdir(), made.append(place)))

@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from codec_lib.data.mandarin import SYLLABLES, main_vowel, make_mandarin, split_of
+from codec_lib.data.mandarin import (
+    SYLLABLES,
+    main_vowel,
+    make_mandarin,
+    speak_syllable,
+    split_of,
+)
+from codec_lib.evaluation.judges.signal import PitchJudge
 from codec_lib.evaluation.tone import (
     Syllables,
     discretise,
+    named_by_probe,
     pitch_contour,
     sequence_probe,
     syllables_of,
@@ -66,6 +74,7 @@ def test_syllables_have_one_length_and_right_labels(mandarin):
     assert found.features.shape == (len(mandarin), 25, 1)
     assert [found.tone_names[t] for t in found.tones[:4]] == [u.tone for u in mandarin][:4]
     assert found.vowel_names[found.vowels[0]] == "a"
+    assert found.syllables == [u.label for u in mandarin]
     with pytest.raises(ValueError, match="no syllable of tones"):
         syllables_of(lambda wav: wav.mT, mandarin, tones=("7",))
 
@@ -116,3 +125,37 @@ def test_the_probe_repeats():
     known, tested = known_answer(60, 0), known_answer(30, 1)
     sets = known.features, known.tones, tested.features, tested.tones
     assert sequence_probe(*sets, epochs=2) == sequence_probe(*sets, epochs=2)
+
+
+def test_what_the_probe_names_is_what_is_scored():
+    known, tested = known_answer(200, 0), known_answer(50, 1)
+    sets = known.features, known.tones, tested.features
+    named = named_by_probe(*sets, epochs=6)
+    assert named.shape == tested.tones.shape and named.dtype == torch.int64
+    scored = sequence_probe(*sets, tested.tones, epochs=6)
+    assert scored.accuracy == float((named == tested.tones).double().mean()) > 0.4
+
+
+def test_a_corpus_of_one_voice_in_one_register(tmp_path):
+    both = {"train": "f2 f4 m1", "test": "f2"}
+    one = make_mandarin(tmp_path, 5, variants=both, voices_each=1, pitches=(50, 50))
+    assert len(one) == 4 * 4 + 1 * 4 and one.split("test").speakers == ["f2"]
+    said = {u.label: {v.speaker_id for v in one if v.label == u.label} for u in one}
+    assert all(len(voices) == 1 for voices in said.values())  # all four tones by one voice
+
+
+def test_a_wider_range_makes_deeper_tones():
+    praat = PitchJudge(floor=50.0)
+    depths = []
+    for pitch_range in (20, 99):
+        wav = speak_syllable("ba", 4, "f2", pitch_range=pitch_range)[1]
+        depths.append(float(pitch_contour(praat.contour(wav, 16_000), 25)[:, 0].std()))
+    assert depths[1] > 1.5 * depths[0]
+
+
+def test_a_lower_floor_finds_a_lower_voice():
+    time = torch.arange(8_000) / 16_000
+    low = sum(torch.sin(2 * torch.pi * 60 * k * time) / k for k in range(1, 20))[None] / 4
+    assert not (np.abs(PitchJudge().contour(low, 16_000) - 60) < 2).any()
+    found = PitchJudge(floor=50.0).contour(low, 16_000)
+    assert (np.abs(found - 60) < 2).mean() > 0.9

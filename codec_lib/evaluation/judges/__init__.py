@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 from .base import Judge, JudgedClip, Score
 from .quality import QualityJudge
-from .resynthesis import clips_of, judge_codec, resynthesised, scores_of
+from .resynthesis import clips_of, judge_codec, means, resynthesised, scores_of
 from .signal import PitchJudge, SignalJudge
 from .speakers import SpeakerJudge
 from .words import WordsJudge
@@ -69,6 +69,34 @@ def make_judges(names: Sequence[str]) -> dict[str, Judge]:
     return made
 
 
+def judges_at_hand(names: Sequence[str]) -> tuple[dict[str, Judge], dict[str, str]]:
+    r"""Make those judges whose packages and weights are there.
+
+    Parameters
+    ----------
+    names
+        As in ``make_judges``.
+
+    Returns
+    -------
+    tuple[dict[str, Judge], dict[str, str]]
+        Judges by name; and of the others what is lacking.
+
+    Examples
+    --------
+    >>> judges_at_hand(["signal", "words=/nowhere"])[1]  # doctest: +ELLIPSIS
+    {'words=/nowhere': "words: got ...
+    """
+    made: dict[str, Judge] = {}
+    lacking = {}
+    for name in names:
+        try:
+            made |= make_judges([name])
+        except ValueError as error:
+            lacking[name] = str(error)
+    return made, lacking
+
+
 __all__ = [
     "JUDGES",
     "JudgedClip",
@@ -81,7 +109,9 @@ __all__ = [
     "WordsJudge",
     "clips_of",
     "judge_codec",
+    "judges_at_hand",
     "make_judges",
+    "means",
     "resynthesised",
     "scores_of",
 ]

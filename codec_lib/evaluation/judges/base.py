@@ -5,8 +5,8 @@ whose voice it should be. It returns a score per clip, so that two codecs, or a 
 original recordings, are compared clip by clip. Some scores are ratios: a word error rate is a sum
 of edits over a sum of words, so its clips weigh as much as they have words.
 
-No paper. No notebook yet. Leaves out: what is trained on the spot (``probes.py``,
-``ctc_probe.py``). Read next: ``signal.py``.
+No paper. Notebooks 30 and 35. Leaves out: what is trained on the spot
+(``probes.py``, ``ctc_probe.py``). Read next: ``signal.py``.
 """
 
 from __future__ import annotations

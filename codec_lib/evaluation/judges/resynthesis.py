@@ -5,7 +5,7 @@ given to the judges; so are the recordings themselves. A codec's row has the sco
 originals, and the difference clip by clip with its interval. The judges ``words`` and ``speaker``
 are what SLMTokBench calls information preservation [Zhang et al. 2024, SpeechTokenizer], §4.
 
-No notebook yet. Leaves out: what codes know (``slmtokbench.py``).
+Notebooks 30 and 35. Leaves out: what codes know (``slmtokbench.py``).
 Read next: ``codec_lib/evaluation/mutual_information.py``.
 """
 
@@ -112,6 +112,27 @@ def scores_of(judges: Mapping[str, Judge], clips: Sequence[JudgedClip]) -> Score
         for name, judge in judges.items()
         if all(clip.has(judge.needs) for clip in clips)
     }
+
+
+def means(scores: Scores, measures: Sequence[str] | None = None) -> dict[str, float]:
+    r"""Return the mean score by measure.
+
+    Parameters
+    ----------
+    scores
+        Of several judges, as ``scores_of`` returns them.
+    measures
+        Those wanted, where they are there; None for all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> means({"words": {"wer": Score(np.array([0.25, 0.75]))}}, ["wer", "stoi"])
+    {'wer': 0.5}
+    """
+    found = {name: score for judge in scores.values() for name, score in judge.items()}
+    wanted = found if measures is None else [name for name in measures if name in found]
+    return {name: found[name].summary(name)[name] for name in wanted}
 
 
 def judge_codec(

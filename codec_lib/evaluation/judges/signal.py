@@ -4,7 +4,7 @@ Pitch is Praat's autocorrelation [Boersma 1993], 75 to 500 Hz, every 10 ms. Two 
 [Nakatani et al. 2008, gross pitch error]: how far it is off, in cent, where both are voiced, and
 how many frames are voiced in one of the two only.
 
-No notebook yet. Leaves out: metrics that need a download. Read next: ``words.py``.
+Notebooks 30, 34 and 35. Leaves out: metrics that need a download. Read next: ``words.py``.
 """
 
 from __future__ import annotations
@@ -47,6 +47,12 @@ class PitchJudge(Judge):
     semitone is 100, an octave that the tracker jumps 1200. ``voicing_error`` is the share of frames
     voiced in one of the two only.
 
+    Parameters
+    ----------
+    floor, ceiling
+        Hz; below the one and above the other no pitch is found. The synthesiser's lowest voices
+        need a floor of 50 Hz.
+
     Raises
     ------
     ValueError
@@ -56,8 +62,8 @@ class PitchJudge(Judge):
     name: ClassVar[str] = "pitch"
     needs: ClassVar[tuple[str, ...]] = ("original",)
 
-    def __init__(self) -> None:
-        self._praat = _parselmouth()
+    def __init__(self, floor: float = FLOOR, ceiling: float = CEILING) -> None:
+        self._praat, self.floor, self.ceiling = _parselmouth(), floor, ceiling
 
     def judge(self, clips: Sequence[JudgedClip]) -> dict[str, Score]:
         """Compare the pitch of each clip with its original's."""
@@ -77,12 +83,14 @@ class PitchJudge(Judge):
     def contour(self, wav: Tensor, sample_rate: int) -> np.ndarray:
         r"""Return the pitch in Hz every 10 ms, 0 where unvoiced, of wav (1, T).
 
-        Shape (F,); empty for less than 40 ms, in which three periods of 75 Hz do not fit.
+        Shape (F,); empty where three periods of the floor do not fit: less than 40 ms at 75 Hz.
         """
-        if wav.shape[-1] < 3 * sample_rate / FLOOR + 1:
+        if wav.shape[-1] < 3 * sample_rate / self.floor + 1:
             return np.zeros(0)
         sound = self._praat.Sound(wav[0].double().numpy(), sample_rate)
-        pitch = sound.to_pitch_ac(time_step=0.01, pitch_floor=FLOOR, pitch_ceiling=CEILING)
+        pitch = sound.to_pitch_ac(
+            time_step=0.01, pitch_floor=self.floor, pitch_ceiling=self.ceiling
+        )
         return pitch.selected_array["frequency"]
 
 

@@ -7,7 +7,7 @@ these are read: the package itself asks for modules that newer Pythons no longer
 Hugging Face; SpeechTokenizer and DM-Codec report its large form.
 
 The LSTM hears 1.6 s at a time, and what it says of them is averaged. Pauses are not cut out, as
-the package does with a voice detector. No notebook yet. Leaves out: verification thresholds.
+the package does with a voice detector. Notebooks 30, 31, 35. Leaves out: verification thresholds.
 Read next: ``quality.py``.
 """
 
@@ -147,6 +147,28 @@ class SpeakerEncoder(nn.Module):
         padded = functional.pad(wav, (0, max(0, (starts[-1] + _WINDOW) * hop - length)))
         mel = self.mel(padded)[0].T  # (F, M)
         return torch.stack([mel[start : start + _WINDOW] for start in starts])
+
+
+def speaker_cosines(embeddings: Tensor, speakers: Sequence[str]) -> tuple[Tensor, Tensor]:
+    r"""Return the cosines of all pairs of one speaker, and of all pairs of two: can a judge judge?
+
+    Parameters
+    ----------
+    embeddings
+        Shape (N, D), each of length 1.
+    speakers
+        Of each, N names.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Cosines of one speaker's pairs and of two speakers', one-dimensional; a pair counts once.
+    """
+    order = sorted(set(speakers))
+    who = torch.tensor([order.index(name) for name in speakers])
+    pairs = torch.triu_indices(len(who), len(who), 1)
+    cosines, same = (embeddings @ embeddings.T)[tuple(pairs)], who[pairs[0]] == who[pairs[1]]
+    return cosines[same], cosines[~same]
 
 
 def wavlm_speakers(folder: str | Path) -> Embedder:

@@ -11,7 +11,7 @@ name                                recogniser                                  
 Word and character error rates, lower case, without punctuation. A recogniser's own errors are
 large (PocketSphinx) or small (Whisper): its rate on the original recordings always stands beside a
 codec's. [Radford et al. 2022, Whisper], [Baevski et al. 2020, wav2vec 2.0], [Huggins-Daines et al.
-2006, PocketSphinx]. No notebook yet. Leaves out: other languages than English.
+2006, PocketSphinx]. Notebooks 30 and 31. Leaves out: other languages than English.
 Read next: ``speakers.py``.
 """
 
@@ -97,7 +97,8 @@ def sphinx_listener(processes: int | None = None) -> Listener:
     Parameters
     ----------
     processes
-        By default one per core, at most four.
+        By default one per core, at most four, and one for every four clips: each takes seconds to
+        start.
 
     Raises
     ------
@@ -111,9 +112,10 @@ def sphinx_listener(processes: int | None = None) -> Listener:
 
     def listen(wavs: Sequence[Tensor]) -> list[str]:
         raw = [(w[0].clamp(-1, 1) * 32767).round().to(torch.int16).numpy().tobytes() for w in wavs]
-        if count == 1 or len(wavs) == 1:
+        needed = count if processes else min(count, -(-len(wavs) // 4))
+        if needed == 1 or len(wavs) == 1:
             return [_sphinx(one) for one in raw]
-        with ProcessPoolExecutor(count, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(needed, get_context("spawn")) as pool:
             return list(pool.map(_sphinx, raw))
 
     return listen
