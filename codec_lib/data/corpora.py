@@ -152,6 +152,25 @@ def corpus(
     return found[0] if len(found) == 1 else join(found)
 
 
+def found(name: str | Path, split: str | None = None, sample_rate: int = 16000) -> Corpus | None:
+    r"""Return a corpus as ``corpus`` does, or None where it is not on this machine.
+
+    Parameters
+    ----------
+    name, split, sample_rate
+        As for ``corpus``.
+
+    Examples
+    --------
+    >>> found("no_such_corpus") is None
+    True
+    """
+    try:
+        return corpus(name, split, sample_rate)
+    except ValueError:
+        return None
+
+
 def join(corpora: Sequence[Corpus]) -> Corpus:
     r"""Put several corpora one after the other.
 

@@ -1,6 +1,6 @@
 r"""How much codes tell about what is said: mutual information from likelihoods of a CTC probe.
 
-SLMTokBench [Zhang et al. 2024, SpeechTokenizer], §4, Eq. (1), has no public implementation. A probe
+SLMTokBench [Zhang et al. 2024, SpeechTokenizer], §2, Eq. (1), has no public implementation. A probe
 q gives the likelihood of every text given every recording's codes; the estimate is the contrast
 between the right texts and all of them,
 

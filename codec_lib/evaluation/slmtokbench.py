@@ -1,6 +1,6 @@
 r"""SLMTokBench: do tokens say what is said, and do they keep the speech?
 
-Two questions of [Zhang et al. 2024, SpeechTokenizer], §4, for which no code was ever published:
+Two questions of [Zhang et al. 2024, SpeechTokenizer], §2, for which no code was ever published:
 
 * text alignment: a BiLSTM with CTC learns to read tokens (``ctc_probe.py``); its word error rate,
   and the mutual information of tokens and text that its likelihoods give
