@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def write_results(
         One mapping per setting, e.g. of ``evaluate_codec``. NaN is written as null.
     conditions
         What was measured on what: codec and fingerprint, corpus, utterances, seeds. Versions of
-        Python, torch and this library are added.
+        Python, torch and this library are added, with the revision if it runs from a checkout.
 
     Returns
     -------
@@ -109,6 +110,7 @@ def write_results(
 
     versions = {
         "codec_lib": getattr(codec_lib, "__version__", ""),
+        "revision": revision(),
         "torch": torch.__version__.split("+")[0],
         "python": platform.python_version(),
     }
@@ -120,6 +122,18 @@ def write_results(
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
     return path
+
+
+def revision() -> str:
+    r"""Return the commit this library runs from, ``-dirty`` if files differ; empty elsewhere."""
+    root = Path(__file__).parents[2]
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    if not (root / ".git").exists():  # installed, perhaps into somebody else's repository
+        return ""
+    try:
+        return subprocess.check_output(command, cwd=root, text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def read_results(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -1,7 +1,9 @@
 r"""Reconstruction metrics: known values, failures that are counted, tables of a codec."""
 
 import math
+import subprocess
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,8 @@ from codec_lib.evaluation import (
     summarise,
     write_results,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -154,4 +158,9 @@ def test_result_files_keep_conditions_and_are_plain_json(tmp_path):
     read, conditions = read_results(path)
     assert read == [{"n_q": 1, "stoi": 0.5, "pesq": None}]
     assert conditions["corpus"] == "three" and "torch" in conditions["versions"]
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert conditions["versions"]["revision"].startswith(git.stdout.strip())
+    assert bool(conditions["versions"]["revision"]) == (ROOT / ".git").exists()
     assert [file.name for file in path.parent.iterdir()] == ["r.json"]
