@@ -18,7 +18,8 @@ import typer
 from typer.core import TyperGroup
 
 from codec_lib.benchmark_commands import judge_command, slmtokbench_command
-from codec_lib.commands import units_command
+from codec_lib.commands import assignments, units_command
+from codec_lib.language_commands import speak_command, train_lm_command
 from codec_lib.study_commands import (
     convert_command,
     discrete_command,
@@ -122,21 +123,8 @@ def train_command(
         flags["out_dir"] = str(out)
     if teacher is not None and distill is None and in_file.get("distill", "none") == "none":
         flags["distill"] = "continuous"
-    settings = load_config(preset, config, {**flags, **_assignments(change or [])})
+    settings = load_config(preset, config, {**flags, **assignments(change or [])})
     run(settings, fresh=fresh)
-
-
-def _assignments(pairs: list[str]) -> dict[str, Any]:
-    """Read ``key=value`` pairs, values as YAML."""
-    import yaml
-
-    changes = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ValueError(f"--set: got {pair!r}, expected key=value, e.g. lr=1e-3")
-        changes[key.strip()] = yaml.safe_load(value)
-    return changes
 
 
 @app.command("encode")
@@ -325,6 +313,8 @@ app.command("disentangle")(disentangle_command)
 app.command("convert")(convert_command)
 app.command("discrete")(discrete_command)
 app.command("tone")(tone_command)
+app.command("train-lm")(train_lm_command)
+app.command("speak")(speak_command)
 
 
 @app.command("export")

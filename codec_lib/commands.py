@@ -166,3 +166,22 @@ def units_text(rows: Sequence[Mapping[str, Any]], changes: Sequence[str] = ()) -
         text = (f"{c:>12}" if isinstance(c, int | str) else f"{c:>12.3f}" for c in cells)
         lines.append(f"{row['features']:<18}{layer:>9}" + "".join(text))
     return "\n".join(lines)
+
+
+def assignments(pairs: list[str]) -> dict[str, Any]:
+    r"""Read ``key=value`` pairs, values as YAML.
+
+    Examples
+    --------
+    >>> assignments(["lr=1e-3", "weights.adv_loss=2"])
+    {'lr': '1e-3', 'weights.adv_loss': 2}
+    """
+    import yaml
+
+    changes = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set: got {pair!r}, expected key=value, e.g. lr=1e-3")
+        changes[key.strip()] = yaml.safe_load(value)
+    return changes

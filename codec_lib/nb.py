@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from torch import Tensor
 
 from codec_lib import plotting
 from codec_lib.cells import ROOT, Clip, audio_row, shared_gain, show, show_source, table
+from codec_lib.paths import revision
 
 __all__ = [
     "Clip",
@@ -182,15 +182,6 @@ def manifest_entry(number: str) -> dict[str, Any]:
             return entry
     known = ", ".join(entry["file"].split("_")[0] for entry in notebooks)
     raise ValueError(f"number: got {number!r}, expected one of {known} (notebooks/manifest.yml)")
-
-
-def revision() -> str:
-    """Return the short git revision of the checkout, or ``"unknown"`` outside a clone."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def environment(ctx: Context) -> dict[str, str]:

@@ -10,6 +10,7 @@ Read next: ``audio.py``.
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -73,3 +74,18 @@ def real_data_root() -> Path | None:
             "Hint: unset it to use the synthetic corpus alone."
         )
     return folder
+
+
+def revision() -> str:
+    r"""Return the commit that the library runs from, with ``-dirty`` where files differ.
+
+    ``"unknown"`` where it does not run from a clone of its own: ``site-packages`` may lie inside
+    somebody else's repository.
+    """
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    if not (_PACKAGE.parent / ".git").exists():
+        return "unknown"
+    try:
+        return subprocess.check_output(command, cwd=_PACKAGE.parent, text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

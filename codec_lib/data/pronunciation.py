@@ -49,7 +49,7 @@ def normalise_words(text: str) -> list[str]:
     >>> normalise_words("MISTER QUILTER'S well-known R&B, 12 times!")
     ['mister', "quilter's", 'well', 'known', 'r', 'and', 'b', '12', 'times']
     """
-    return [word.lower() for word, _ in _tokens(text)]
+    return [word.lower() for word, _ in split_words(text)]
 
 
 def pronounce(text: str, voice: str = "en-us") -> list[tuple[str, tuple[str, ...]]]:
@@ -169,8 +169,14 @@ def _difference(one: str, other: str) -> int:
     return 0 if one == other else 1 + ((one in VOWELS) != (other in VOWELS))
 
 
-def _tokens(text: str) -> list[tuple[str, str]]:
-    """Split a text into words, each with the punctuation that follows it."""
+def split_words(text: str) -> list[tuple[str, str]]:
+    r"""Split a text into words as ``pronounce`` reads them, each with the mark that follows it.
+
+    Examples
+    --------
+    >>> split_words("Well, I see.")
+    [('Well', ','), ('I', ''), ('see', '.')]
+    """
     text = text.replace("’", "'").replace("&", " and ").replace("%", " percent ")
     if text == text.upper():
         text = text.lower()
@@ -186,7 +192,7 @@ def _tokens(text: str) -> list[tuple[str, str]]:
 @lru_cache(maxsize=20_000)
 def _pronounced(text: str, voice: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Read a sentence, and part it into words at the word events."""
-    tokens = _tokens(text)
+    tokens = split_words(text)
     if not tokens:
         raise ValueError(f"text: got {text!r}, expected at least one word")
     said = espeak.speak(" ".join(word + pause for word, pause in tokens), voice)

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +106,7 @@ def write_results(
     import torch
 
     import codec_lib
+    from codec_lib.paths import revision
 
     versions = {
         "codec_lib": getattr(codec_lib, "__version__", ""),
@@ -122,18 +122,6 @@ def write_results(
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
     return path
-
-
-def revision() -> str:
-    r"""Return the commit this library runs from, ``-dirty`` if files differ; empty elsewhere."""
-    root = Path(__file__).parents[2]
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    if not (root / ".git").exists():  # installed, perhaps into somebody else's repository
-        return ""
-    try:
-        return subprocess.check_output(command, cwd=root, text=True).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def read_results(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

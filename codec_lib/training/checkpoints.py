@@ -16,13 +16,15 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric import Fabric
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 KEEP = 2
@@ -93,6 +95,64 @@ def commit(temporary: Path) -> Path:
         doomed = old.rename(old.with_name("old_" + old.name))
         shutil.rmtree(doomed)
     return final
+
+
+def save_all(
+    fabric: Fabric,
+    run_dir: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, Any],
+    tensors: Mapping[str, dict[str, Tensor]],
+    state: Mapping[str, Any],
+) -> None:
+    r"""Write a checkpoint; every process calls, process 0 writes all but the random states.
+
+    Parameters
+    ----------
+    fabric
+        Of the run.
+    run_dir
+        Its folder.
+    modules, optimizers
+        By name; equal in all processes.
+    tensors
+        Further tensors, by the name of their file.
+    state
+        JSON-able; its ``"step"`` names the checkpoint.
+    """
+    folder = temporary_path(run_dir, state["step"])
+    if fabric.is_global_zero:
+        begin(run_dir, state["step"])
+    fabric.barrier()
+    save_json(folder / f"rng_{fabric.global_rank}.json", random_state())
+    if fabric.is_global_zero:
+        for name, module in modules.items():
+            write_tensors(folder / f"{name}.safetensors", module.state_dict())
+        for name, optimizer in optimizers.items():
+            save_optimizer(folder, name, optimizer)
+        for name, values in tensors.items():
+            write_tensors(folder / f"{name}.safetensors", values)
+        save_json(folder / "state.json", dict(state))
+    fabric.barrier()
+    if fabric.is_global_zero:
+        commit(folder)
+    fabric.barrier()
+
+
+def restore_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    r"""Load what ``save_all`` wrote into modules, or raise CheckpointError."""
+    for name, module in modules.items():
+        try:
+            module.load_state_dict(read_tensor_file(folder / f"{name}.safetensors"))
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder / name}: {error}") from None
+
+
+def restore_random_state(folder: Path, rank: int) -> None:
+    r"""Restore a process's random states; with more processes than before, new ones keep theirs."""
+    own = folder / f"rng_{rank}.json"
+    if own.exists():
+        set_random_state(load_json(own))
 
 
 def sweep(run_dir: str | Path) -> None:

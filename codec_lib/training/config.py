@@ -181,7 +181,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
-            object.__setattr__(self, name, _coerce(name, kind, getattr(self, name)))
+            object.__setattr__(self, name, coerce(name, kind, getattr(self, name)))
         _check_ranges(self)
         stage_runs(self)
 
@@ -213,8 +213,21 @@ def _check_ranges(config: TrainConfig) -> None:
         )
 
 
-def _coerce(name: str, kind: Any, value: Any) -> Any:
-    """Return a value in its field's own type; YAML gives lists for tuples and strings for 1e-4."""
+def coerce(name: str, kind: Any, value: Any) -> Any:
+    r"""Return a value in its field's own type; YAML gives lists for tuples and strings for 1e-4.
+
+    Parameters
+    ----------
+    name, kind
+        Of the field.
+    value
+        What was given.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be had.
+    """
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     try:
         if origin is tuple and not isinstance(value, (str, dict)):
@@ -295,7 +308,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def to_dict(config: TrainConfig) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     """Return the config as plain dicts, lists and numbers, ready for JSON or YAML."""
     return {
         key: list(value) if isinstance(value, tuple) else value
@@ -303,12 +316,12 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def write_config(config: TrainConfig, path: str | Path) -> None:
+def write_config(config: Any, path: str | Path) -> None:
     """Write the config as YAML; ``load_config(file=path)`` reads it back unchanged."""
     Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
 
 
-def differences(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
+def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     r"""Compare the fields that decide the value of a step.
 
     Returns

@@ -13,12 +13,8 @@ Read next: ``docs/training.md``.
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -33,15 +29,15 @@ from codec_lib.training.config import (
     read_mapping,
     write_config,
 )
+from codec_lib.training.driving import StopRequest, Work, go_on
 from codec_lib.training.freezing import FrozenParts
 from codec_lib.training.launch import make_fabric
-from codec_lib.training.logs import ProgressLine, RunLog
+from codec_lib.training.logs import RunLog
 from codec_lib.training.rates import make_manager
 from codec_lib.training.run import Run
 from codec_lib.training.schedule import lr_fraction, set_lr
 from codec_lib.training.stages import FINAL, stage_folder, stage_runs
 from codec_lib.training.steps import (
-    NonFiniteLoss,
     codec_forward,
     discriminator_step,
     generator_step,
@@ -91,7 +87,7 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
     if config.stages:
         _check_stages(runs, fresh)
         runs = tuple(one for one in runs if fresh or not is_finished(one))
-    stop = _StopRequest(config.time_limit_minutes)
+    stop = StopRequest(config.time_limit_minutes)
     for one in runs:
         fabric.seed_everything(one.seed, verbose=False)
         run = Run(one, fabric)
@@ -102,26 +98,11 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
                 print(f"stage {Path(one.out_dir).name} of {len(config.stages)}", flush=True)
         fresh = False
         fabric.barrier()
-        _go_on(run, Path(one.out_dir), stop)
+        go_on(run, Path(one.out_dir), stop, CODEC_WORK)
         fabric.barrier()  # the next stage reads what process 0 has written
         if stop.agreed:
             break
     return run_dir
-
-
-def _go_on(run: Run, run_dir: Path, stop: _StopRequest) -> None:
-    """Take an ordinary run, or a stage, from its last checkpoint to its end."""
-    fabric, last = run.fabric, checkpoints.latest_checkpoint(run_dir)
-    if last is not None:
-        run.restore(last)
-    run.open_data()
-    log = _open_log(run, run_dir) if fabric.is_global_zero else None
-    try:
-        with stop:
-            _loop(run, run_dir, log, stop)
-    finally:
-        if log is not None:
-            log.close()
 
 
 def is_finished(config: TrainConfig) -> bool:
@@ -206,46 +187,6 @@ def _open_folder(config: TrainConfig, run_dir: Path, fresh: bool = False) -> Non
     checkpoints.write_atomic(written, lambda path: write_config(config, path))
 
 
-def _open_log(run: Run, run_dir: Path) -> RunLog:
-    """Open the run's log and say what is about to happen."""
-    config = run.config
-    progress = ProgressLine(
-        run.step, config.steps, config.batch_size * config.segment_seconds, config.progress_seconds
-    )
-    progress.say(run.describe())
-    return RunLog(run_dir, run.step, config.log_every, progress)
-
-
-def _loop(run: Run, run_dir: Path, log: RunLog | None, stop: _StopRequest) -> None:
-    """Take the steps that are left."""
-    config = run.config
-    while run.step < config.steps and not stop.agreed:
-        batch = run.next_batch()
-        try:
-            values = train_step(run, batch)
-        except NonFiniteLoss as error:
-            raise NonFiniteLoss(_explain(error, run, batch, run_dir)) from None
-        values, stop.agreed = run.reduce(values, stop.wanted)
-        if log is not None:
-            for alarm in run.alarms():
-                log.progress.say(alarm)
-        last = run.step + 1 == config.steps
-        if (run.step + 1) % config.valid_every == 0 or last:
-            values |= _validate(run, run_dir, log)
-        if log is not None:
-            log.metrics(run.step, values, SHOWN)
-        run.step += 1
-        if run.step % config.checkpoint_every == 0 or last or stop.agreed:
-            if log is not None:
-                log.flush()
-            run.save(run_dir)
-    if run.step == config.steps and run.fabric.is_global_zero:
-        run.check_frozen()
-        save_weights(run, run_dir / FINAL, run.step, run.validated)
-    if stop.agreed and log is not None:
-        log.progress.say(f"stopped after step {run.step}: {stop.reason}; run again to go on")
-
-
 def train_step(run: Run, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     r"""Take one step: codec forward, critics' update, codec's update, averaged weights.
 
@@ -320,43 +261,15 @@ def save_weights(run: Run, path: Path, steps: int, metrics: dict[str, float]) ->
     hub.save_codec(run.average.module, path, half=False, metadata=card, statistics=True)
 
 
-def _explain(error: NonFiniteLoss, run: Run, batch: dict[str, Tensor], run_dir: Path) -> str:
-    """Say what became non-finite, on which utterances, and what is left."""
-    names = [run.corpus[index].utterance_id for index in batch["index"].tolist()]
-    kept = checkpoints.latest_checkpoint(run_dir)
-    hint = "lower lr, set clip_norm, or use precision 32-true"
-    return (
-        f"step {run.step}: {error}; utterances {', '.join(names)}; "
-        f"last checkpoint: {kept or 'none yet'}; hint: {hint}"
-    )
+def _batch_names(run: Run, batch: dict[str, Tensor]) -> list[str]:
+    """Name the utterances of a batch."""
+    return [run.corpus[index].utterance_id for index in batch["index"].tolist()]
 
 
-class _StopRequest:
-    """Ask the run to save and end: after the time limit, or on SIGTERM or Ctrl-C."""
+def _finish(run: Run, run_dir: Path) -> None:
+    """Write the weights of the last step."""
+    run.check_frozen()
+    save_weights(run, run_dir / FINAL, run.step, run.validated)
 
-    def __init__(self, minutes: float) -> None:
-        self.agreed, self.reason = False, ""
-        self.deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
-        self.previous: dict[int, Any] = {}
 
-    def __enter__(self) -> _StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.previous[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    @property
-    def wanted(self) -> bool:
-        """True once this process wants to stop."""
-        if time.monotonic() > self.deadline:
-            self.reason = "time limit"
-        return bool(self.reason)
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        if self.reason:  # asked twice: end at once
-            raise KeyboardInterrupt
-        self.reason = signal.Signals(number).name
+CODEC_WORK = Work(train_step, _validate, _finish, _batch_names, SHOWN)

@@ -30,7 +30,6 @@ from codec_lib.shapes import Codes
 from codec_lib.training import checkpoints
 from codec_lib.training.averaging import AveragedWeights
 from codec_lib.training.batches import held_out_crops, training_and_held_out, training_batches
-from codec_lib.training.checkpoints import CheckpointError
 from codec_lib.training.config import TrainConfig, last_stage
 from codec_lib.training.freezing import FrozenParts
 from codec_lib.training.rates import Segment, make_manager, segment_at
@@ -134,6 +133,11 @@ class Run:
         changed = recipe(config.recipe, weights=config.weights, **config.recipe_overrides)
         return GeneratorObjective(changed, sample_rate=self.codec.sample_rate)
 
+    @property
+    def audio_seconds(self) -> float:
+        """Seconds of speech in a step of all processes."""
+        return self.config.batch_size * self.config.segment_seconds
+
     def describe(self) -> str:
         """Return one line about the run for people."""
         config = self.config
@@ -217,27 +221,12 @@ class Run:
 
     def save(self, run_dir: Path) -> None:
         """Write a checkpoint after the present step; every process takes part."""
-        fabric = self.fabric
         self.check_frozen()
-        if fabric.is_global_zero:
-            checkpoints.begin(run_dir, self.step)
-        fabric.barrier()
-        folder = checkpoints.temporary_path(run_dir, self.step)
-        checkpoints.save_json(folder / f"rng_{fabric.global_rank}.json", checkpoints.random_state())
-        if fabric.is_global_zero:
-            for name, module in self._modules().items():
-                checkpoints.write_tensors(folder / f"{name}.safetensors", module.state_dict())
-            for name, optimizer in self._optimizers().items():
-                checkpoints.save_optimizer(folder, name, optimizer)
-            checkpoints.write_tensors(folder / "health.safetensors", self.recent.state())
-            best = None if self.best == float("inf") else self.best
-            state = {"step": self.step, "best": best, "frozen": self.frozen.digests}
-            state["validated"] = self.validated
-            checkpoints.save_json(folder / "state.json", state)
-        fabric.barrier()
-        if fabric.is_global_zero:
-            checkpoints.commit(folder)
-        fabric.barrier()
+        best = None if self.best == float("inf") else self.best
+        state = {"step": self.step, "best": best, "frozen": self.frozen.digests}
+        state["validated"] = self.validated
+        parts = self._modules(), self._optimizers(), {"health": self.recent.state()}
+        checkpoints.save_all(self.fabric, run_dir, *parts, state)
 
     def check_frozen(self) -> None:
         """Raise FrozenPartChanged if a frozen part is not what it was when the run began."""
@@ -263,19 +252,13 @@ class Run:
         self.step = state["step"]
         self.best = float("inf") if state["best"] is None else state["best"]
         self.validated = state.get("validated", {})
-        for name, module in self._modules().items():
-            try:
-                module.load_state_dict(checkpoints.read_tensor_file(folder / f"{name}.safetensors"))
-            except RuntimeError as error:
-                raise CheckpointError(f"{folder / name}: {error}") from None
+        checkpoints.restore_modules(folder, self._modules())
         self.frozen.digests = state.get("frozen", {})  # of the start, wherever init_from is now
         self.check_frozen()
         for name, optimizer in self._optimizers().items():
             checkpoints.load_optimizer(folder, name, optimizer)
         self.recent.load(checkpoints.read_tensor_file(folder / "health.safetensors"))
-        own = folder / f"rng_{self.fabric.global_rank}.json"
-        if own.exists():  # else: more processes than before; theirs were seeded at the start
-            checkpoints.set_random_state(checkpoints.load_json(own))
+        checkpoints.restore_random_state(folder, self.fabric.global_rank)
 
     def _modules(self) -> dict[str, nn.Module]:
         modules = {"codec": self.codec, "average": self.average.module}

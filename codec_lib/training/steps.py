@@ -148,9 +148,9 @@ def discriminator_step(
     both = networks.critics(torch.cat([wav, wav_hat]))  # one pass: DDP wants one forward
     real, fake = _halves(both)
     loss = discriminator_loss(real, fake, networks.objective.recipe.adversarial_form)  # Eq. 5
-    _check_finite({"disc_loss": loss})
+    check_finite({"disc_loss": loss})
     fabric.backward(loss)
-    norm = _update(fabric, networks.critics, networks.critic_optimizer, networks.clip_norm)
+    norm = update(fabric, networks.critics, networks.critic_optimizer, networks.clip_norm)
     scores = {"disc_real": _mean_score(real), "disc_fake": _mean_score(fake)}
     return {"disc_loss": loss.detach(), **scores, "disc_grad_norm": norm}
 
@@ -196,9 +196,9 @@ def generator_step(
                 real = critics(wav[: networks.heard])
             fake = critics(output.wav[: networks.heard])
     result = networks.objective(output, wav, real, fake, targets)  # Eq. 8
-    _check_finite({**result.terms, "loss": result.total})
+    check_finite({**result.terms, "loss": result.total})
     fabric.backward(result.total)
-    norm = _update(fabric, networks.codec, networks.codec_optimizer, networks.clip_norm)
+    norm = update(fabric, networks.codec, networks.codec_optimizer, networks.clip_norm)
     terms = {name: term.detach() for name, term in result.terms.items()}
     return {"loss": result.total.detach(), **terms, **_latent_squares(output), "grad_norm": norm}
 
@@ -236,8 +236,21 @@ def _halves(
     return halves
 
 
-def _update(fabric: Fabric, module: nn.Module, optimizer: Optimizer, clip_norm: float) -> Tensor:
-    """Clip, step and clear; return the gradient's norm before clipping, a scalar."""
+def update(fabric: Fabric, module: nn.Module, optimizer: Optimizer, clip_norm: float) -> Tensor:
+    r"""Clip, step and clear; return the gradient's norm before clipping, a scalar.
+
+    Parameters
+    ----------
+    fabric, module, optimizer
+        As set up.
+    clip_norm
+        Largest norm; 0 clips nothing.
+
+    Raises
+    ------
+    NonFiniteLoss
+        If the norm is not finite.
+    """
     limit = clip_norm if clip_norm > 0 else float("inf")
     norm = fabric.clip_gradients(module, optimizer, max_norm=limit, error_if_nonfinite=False)
     if not torch.isfinite(norm):
@@ -254,7 +267,7 @@ def _mean_score(outputs: list[DiscriminatorOutput]) -> Tensor:
     return torch.stack([output.logits.detach().float().mean() for output in outputs]).mean()
 
 
-def _check_finite(terms: dict[str, Tensor]) -> None:
+def check_finite(terms: dict[str, Tensor]) -> None:
     """Raise NonFiniteLoss that names the terms which are not finite."""
     values = torch.stack([term.detach().float() for term in terms.values()]).tolist()
     finite = torch.isfinite(torch.tensor(values)).tolist()

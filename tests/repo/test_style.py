@@ -21,7 +21,14 @@ LAYERS = (
     {"codecs", "hub", "bitstream"},
     {"losses", "discriminators", "teachers", "data"},
     {"training", "lm", "evaluation"},
-    {"cli", "commands", "benchmark_commands", "study_commands", "teacher_commands"},
+    {
+        "cli",
+        "commands",
+        "benchmark_commands",
+        "language_commands",
+        "study_commands",
+        "teacher_commands",
+    },
 )
 PRESENTATION = {"nb", "cells", "charts", "plotting", "widgets", "course", "pages", "student"}
 PRESENTATION |= {"figures", "ladders", "listening", "maps", "panels", "strips"}

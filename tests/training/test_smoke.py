@@ -99,7 +99,7 @@ def test_critics_get_the_gradient_of_their_own_loss(speech_batch, monkeypatch):
         seen.extend(p.grad.clone() for p in critics.parameters())
         return torch.zeros(())
 
-    monkeypatch.setattr(steps, "_update", watch)
+    monkeypatch.setattr(steps, "update", watch)
     steps.discriminator_step(fabric, networks, speech_batch, fake)
     loss = steps.discriminator_loss(critics(speech_batch), critics(fake), "hinge")
     expected = torch.autograd.grad(loss, list(critics.parameters()))

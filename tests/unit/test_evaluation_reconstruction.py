@@ -158,9 +158,7 @@ def test_result_files_keep_conditions_and_are_plain_json(tmp_path):
     read, conditions = read_results(path)
     assert read == [{"n_q": 1, "stoi": 0.5, "pesq": None}]
     assert conditions["corpus"] == "three" and "torch" in conditions["versions"]
-    git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert conditions["versions"]["revision"].startswith(git.stdout.strip())
-    assert bool(conditions["versions"]["revision"]) == (ROOT / ".git").exists()
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    head = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    assert conditions["versions"]["revision"].startswith(head or "unknown")
     assert [file.name for file in path.parent.iterdir()] == ["r.json"]

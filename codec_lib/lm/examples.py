@@ -1,0 +1,203 @@
+r"""What the language model learns from: texts as symbols, speech as codes, joined by speaker.
+
+A codec encodes every utterance once; codes are kept on disk by the samples and the codec's weights.
+Utterances of one speaker are joined at random, two or more to an example, so that the model meets
+what it is asked for later: a voice that has just spoken, and goes on with another sentence. What
+comes when depends on seed and step alone. Notebook: 40. Leaves out: crops of utterances.
+Read next: ``run.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from codec_lib import audio
+from codec_lib.codecs.base import Codec
+from codec_lib.data import Corpus
+from codec_lib.data.segments import length_batches
+from codec_lib.evaluation.codec_probe import codes_of
+from codec_lib.evaluation.heard import key_of, remembered
+
+from .symbols import GAP, numbers_of, spoken_symbols
+from .unified import Batch
+
+Group = tuple[int, ...]  # utterances that are joined
+
+
+@dataclass(frozen=True)
+class Spoken:
+    r"""An utterance as symbols and codes.
+
+    Attributes
+    ----------
+    utterance_id, speaker
+        Which one, and whose.
+    symbols
+        See ``symbols.spoken_symbols``.
+    codes
+        Shape (K, F), int64.
+    """
+
+    utterance_id: str
+    speaker: str
+    symbols: tuple[str, ...]
+    codes: Tensor
+
+
+def spoken_of(corpus: Corpus, codec: Codec, num_quantizers: int | None = None) -> list[Spoken]:
+    r"""Encode a corpus.
+
+    Parameters
+    ----------
+    corpus
+        At the codec's sample rate.
+    codec
+        In eval mode.
+    num_quantizers
+        K, the first ones; all by default.
+
+    Returns
+    -------
+    list[Spoken]
+        Utterances without words, and files that cannot be read, are left out.
+
+    Raises
+    ------
+    ValueError
+        If none is left.
+    """
+    hear, found = remembered(codes_of(codec), key_of(codec)), []
+    for index, utterance in enumerate(corpus):
+        try:
+            symbols = spoken_symbols(utterance.text)
+            wav = corpus.load(index)
+        except (ValueError, audio.AudioError):  # no words; a bad file, which the corpus reports
+            continue
+        codes = hear(wav[None])[0].T[:num_quantizers]  # (K, F)
+        found.append(Spoken(utterance.utterance_id, utterance.speaker_id, tuple(symbols), codes))
+    if not found:
+        raise ValueError(
+            f"{corpus.name}: got no utterance with text, expected some. Hint: use the synthetic "
+            "corpus, or one with transcripts"
+        )
+    return found
+
+
+def joined(spoken: Sequence[Spoken], group: Group) -> tuple[Tensor, Tensor]:
+    r"""Join utterances.
+
+    Parameters
+    ----------
+    spoken, group
+        All utterances, and the numbers of those to join, in order.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Numbers of the symbols (S,), with one begin and one end; codes (K, F).
+    """
+    symbols: list[str] = []
+    for number in group:
+        symbols += [*([GAP] if symbols else []), *spoken[number].symbols]
+    return numbers_of(symbols), torch.cat([spoken[number].codes for number in group], dim=1)
+
+
+def collate(items: Sequence[tuple[Tensor, Tensor]]) -> Batch:
+    r"""Put texts (S,) and codes (K, F) of different lengths into a batch."""
+    texts, codes = zip(*items, strict=True)
+    padded = pad_sequence([one.T for one in codes], batch_first=True).transpose(1, 2)
+    lengths = [torch.tensor([one.shape[-1] for one in part]) for part in (texts, codes)]
+    return Batch(pad_sequence(list(texts), batch_first=True), lengths[0], padded, lengths[1])
+
+
+class JoinedBatches:
+    r"""Batches of joined utterances, in an order that depends on seed and step alone.
+
+    Parameters
+    ----------
+    spoken
+        Utterances.
+    batch_size
+        Examples in a step, of all processes.
+    most_frames
+        Of an example; a longer utterance is left out.
+    most_joined
+        Utterances in an example at most; how many is drawn.
+    seed
+        Of all that is drawn.
+
+    Raises
+    ------
+    ValueError
+        If no utterance is short enough.
+    """
+
+    def __init__(
+        self,
+        spoken: Sequence[Spoken],
+        batch_size: int,
+        most_frames: int,
+        most_joined: int = 2,
+        seed: int = 0,
+    ) -> None:
+        self.spoken, self.batch_size, self.seed = spoken, batch_size, seed
+        self.most_frames, self.most_joined = most_frames, most_joined
+        self.frames = np.array([one.codes.shape[1] for one in spoken])
+        speakers: dict[str, list[int]] = {}
+        for number in np.flatnonzero(self.frames <= most_frames).tolist():
+            speakers.setdefault(spoken[number].speaker or str(number), []).append(number)
+        self.speakers = list(speakers.values())
+        if not self.speakers:
+            raise ValueError(
+                f"most_frames: got {most_frames}, expected at least {self.frames.min()}, the "
+                "shortest utterance"
+            )
+
+    def epoch(self, number: int) -> list[list[Group]]:
+        r"""Return the batches of an epoch: every utterance is in one group of it."""
+        rng, groups = np.random.default_rng((self.seed, number)), []
+        for own in self.speakers:
+            left = rng.permutation(own).tolist()
+            while left:
+                wanted = int(rng.integers(1, self.most_joined + 1))
+                group = [left.pop()]
+                while left and len(group) < wanted:
+                    if self.frames[[*group, left[-1]]].sum() > self.most_frames:
+                        break
+                    group.append(left.pop())
+                groups.append(tuple(group))
+        lengths = [int(self.frames[list(group)].sum()) for group in groups]
+        order = length_batches(lengths, self.batch_size, self.seed, number)
+        return [[groups[n] for n in batch] for batch in order.tolist()]
+
+    def from_step(self, step: int, rank: int = 0, world: int = 1) -> Iterator[list[Group]]:
+        r"""Yield this process's groups of every step from one on, without end.
+
+        Parameters
+        ----------
+        step
+            Steps that were taken.
+        rank, world
+            This process and the number of processes, which divides the batch size.
+        """
+        share, epoch = self.batch_size // world, 0
+        if self.batch_size % world:
+            raise ValueError(
+                f"batch_size: got {self.batch_size} for {world} processes, expected a multiple"
+            )
+        while True:
+            batches = self.epoch(epoch)
+            if len(batches[0]) < self.batch_size:
+                raise ValueError(
+                    f"batch_size: got {self.batch_size}, expected at most {len(batches[0])}, the "
+                    "examples of an epoch"
+                )
+            for batch in batches[step:]:
+                yield batch[rank * share : (rank + 1) * share]
+            step, epoch = max(0, step - len(batches)), epoch + 1

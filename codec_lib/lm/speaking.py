@@ -1,0 +1,121 @@
+r"""From a text and a few seconds of a voice to speech.
+
+The prompt's text and codes stand before the text to be said, and the model goes on in that voice,
+which it may never have heard before: zero-shot synthesis [Zhang et al. 2024, SpeechTokenizer],
+§5.4. The codes it writes are decoded by the codec whose codes it learnt. Notebook: 40. Leaves
+out: long texts, which are to be cut into sentences. Read next: ``sampling.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from codec_lib.codecs.base import Codec
+from codec_lib.shapes import Codes, check_shape
+
+from .examples import collate
+from .generation import generate
+from .sampling import Sampling
+from .symbols import GAP, numbers_of, spoken_symbols
+from .unified import UnifiedSpeechLanguageModel
+
+
+@dataclass(frozen=True)
+class Prompt:
+    r"""A voice.
+
+    Attributes
+    ----------
+    wav
+        Shape (1, T), at the codec's sample rate; about 3 s.
+    text
+        What is said in it, all of it.
+    """
+
+    wav: Tensor
+    text: str
+
+    def __post_init__(self) -> None:
+        check_shape(self.wav, "1 T", name="prompt")
+
+
+@torch.no_grad()
+def synthesise(
+    model: UnifiedSpeechLanguageModel,
+    codec: Codec,
+    texts: Sequence[str],
+    prompts: Sequence[Prompt | None],
+    sampling: Sampling | None = None,
+    seed: int = 0,
+) -> list[Tensor]:
+    r"""Say texts in the voices of prompts.
+
+    Parameters
+    ----------
+    model
+        In eval mode.
+    codec
+        Whose codes it learnt.
+    texts
+        English, a sentence or two each.
+    prompts
+        One for each text; None lets the model choose a voice.
+    sampling
+        How codes are drawn; ``frames_per_symbol`` is the length guard.
+    seed
+        Of what is drawn, see ``write_first``.
+
+    Returns
+    -------
+    list[Tensor]
+        Waveforms (1, T) without the prompts, on the CPU; of no sample where the model ended at
+        once.
+
+    Raises
+    ------
+    ValueError
+        If there is not one prompt for each text, the codec has too few codebooks, a text has no
+        word, or the model needs a prompt and has none.
+    """
+    sampling, count = sampling or Sampling(), model.config.num_quantizers
+    if len(texts) != len(prompts) or not texts:
+        raise ValueError(
+            f"texts: got {len(texts)} with {len(prompts)} prompts, expected at least one text, and "
+            "a prompt or None for each"
+        )
+    _check_codec(model, codec)
+    items, most = [], []
+    for text, prompt in zip(texts, prompts, strict=True):
+        symbols = spoken_symbols(text)
+        most.append(max(1, int(sampling.frames_per_symbol * len(symbols))))
+        codes = torch.zeros(count, 0, dtype=torch.int64)
+        if prompt is not None:
+            codes = codec.encode(prompt.wav[None].to(codec.device), n_q=count).codes[0].cpu()
+            symbols = [*spoken_symbols(prompt.text), GAP, *symbols]
+        items.append((numbers_of(symbols), codes))
+    device = model.nar.stage_embeddings.device
+    written = generate(model, collate(items).to(device), most, sampling, seed)
+    return [_decoded(codec, codes) for codes in written]
+
+
+def _decoded(codec: Codec, codes: Tensor) -> Tensor:
+    """Turn codes (K, F) into a waveform (1, T)."""
+    if not codes.shape[1]:
+        return torch.zeros(1, 0)
+    samples = codes.shape[1] * codec.hop_length
+    return codec.decode(Codes(codes[None].to(codec.device), samples))[0].cpu()
+
+
+def _check_codec(model: UnifiedSpeechLanguageModel, codec: Codec) -> None:
+    """Raise ValueError if a codec cannot have the model's codes."""
+    count = model.config.num_quantizers
+    sizes = tuple(codec.codebook_sizes[:count])
+    if sizes != (model.config.num_codes,) * count:
+        raise ValueError(
+            f"codec: got codebooks of {sizes}, expected {count} of {model.config.num_codes}. "
+            f"Hint: {getattr(model, 'card', {}).get('codec', 'the codec the model learnt from')}"
+        )

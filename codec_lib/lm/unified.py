@@ -1,0 +1,381 @@
+r"""The unified speech language model: codebook 1 from left to right, the others all at once.
+
+[Zhang et al. 2024, SpeechTokenizer], §4: what is said is in the first codebook of SpeechTokenizer,
+and how it sounds in the others, so each is left to a model of its own,
+
+.. math:: p(c^1 \mid u; \theta_{AR}) = \prod_t p(c^1_t \mid c^1_{<t}, u; \theta_{AR})
+          \qquad (9)
+
+.. math:: p(c^{2:K} \mid u; \theta_{NAR}) = \prod_{k=2}^{K} p(c^k \mid c^{<k}, u; \theta_{NAR})
+          \qquad (10)
+
+with u the phonemes and c the codes. A voice is asked for by a prompt: the codes of a few seconds of
+it, with their phonemes in front of those to be said. Sizes and details are those of the released
+code; where it has a defect, the correct form is built, and ``UnifiedConfig.as_published`` is the
+other one.
+
+Notebook: 40. Leaves out: prompts of another language, classifier-free guidance.
+Read next: ``generation.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from codec_lib.shapes import check_shape
+
+from .layers import SinePosition, Stack, prefix_mask, real
+
+IGNORED = -100  # target of a position that no loss counts
+
+
+@dataclass(frozen=True)
+class UnifiedConfig:
+    r"""Sizes of both models. JSON-able.
+
+    Attributes
+    ----------
+    dim, num_heads, hidden_dim, dropout
+        Of all layers, see ``layers.Stack``.
+    ar_layers, nar_layers
+        Layers of each model.
+    num_symbols
+        Size of the table of phonemes; more than there are is allowed.
+    num_quantizers, num_codes
+        K, and entries N of each.
+    embedding_scale
+        Standard deviation of new embeddings.
+    as_published
+        True is the released code: the first code of an utterance is never predicted, so that
+        nothing can be said without a prompt, and the output of codebook k shares its weights with
+        the embedding of codebook k + 1. False predicts the first code from the end of the text, and
+        shares with the embedding of the same codebook, as VALL-E describes.
+    """
+
+    dim: int = 1024
+    num_heads: int = 16
+    hidden_dim: int = 4096
+    dropout: float = 0.1
+    ar_layers: int = 12
+    nar_layers: int = 12
+    num_symbols: int = 512
+    num_quantizers: int = 8
+    num_codes: int = 1024
+    embedding_scale: float = 1.0
+    as_published: bool = False
+
+
+SCALES = {
+    "smoke": UnifiedConfig(32, 2, 64, 0.0, 2, 2, 64, 8, 1024, 0.2),
+    "small": UnifiedConfig(128, 4, 512, 0.1, 4, 3, 64, 8, 1024, 0.2),
+    "paper": UnifiedConfig(as_published=True),
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    r"""Utterances with their codes, padded behind.
+
+    Attributes
+    ----------
+    text, text_lengths
+        Symbols (B, S) int64 and how many of them are real, (B,).
+    codes, code_lengths
+        Codes (B, K, F) int64 and how many frames are real, (B,).
+    """
+
+    text: Tensor
+    text_lengths: Tensor
+    codes: Tensor
+    code_lengths: Tensor
+
+    def __post_init__(self) -> None:
+        sizes = check_shape(self.text, "B S", name="text")
+        check_shape(self.codes, "B K F", name="codes", B=sizes["B"])
+        for name in ("text_lengths", "code_lengths"):
+            check_shape(getattr(self, name), "B", name=name, B=sizes["B"])
+
+    def to(self, device: torch.device | str) -> Batch:
+        r"""Return the batch on another device."""
+        return Batch(*(part.to(device) for part in vars(self).values()))
+
+
+class AutoregressiveModel(nn.Module):
+    r"""Model of the first codebook, Eq. (9): phonemes as a prefix, then codes from left to right.
+
+    Parameters
+    ----------
+    config
+        Sizes.
+    """
+
+    def __init__(self, config: UnifiedConfig) -> None:
+        super().__init__()
+        self.end = config.num_codes  # the symbol behind the last code
+        self.text_embedding = _embedding(config.num_symbols, config)
+        self.code_embedding = _embedding(config.num_codes + 1, config)
+        self.text_position = SinePosition(config.dim, config.dropout)
+        self.code_position = SinePosition(config.dim, config.dropout)
+        self.decoder = _stack(config, config.ar_layers, adaptive=False)
+        self.head = nn.Linear(config.dim, config.num_codes + 1, bias=False)
+
+    def embedded(self, text: Tensor, codes: Tensor) -> Tensor:
+        r"""Return what enters the layers: text (B, S) and codes (B, F) to (B, S + F, D)."""
+        spoken = self.code_position(self.code_embedding(codes))
+        return torch.cat([self.text_position(self.text_embedding(text)), spoken], dim=1)
+
+    def forward(self, text: Tensor, text_lengths: Tensor, codes: Tensor) -> Tensor:
+        r"""Score the next code after the text and after every code.
+
+        Parameters
+        ----------
+        text, text_lengths
+            See ``Batch``.
+        codes
+            First codebook, (B, F); what lies behind the real ones changes nothing before it.
+
+        Returns
+        -------
+        Tensor
+            Logits (B, F + 1, N + 1): of code t, and at the last real place + 1 of the end.
+        """
+        size = text.shape[1]
+        mask = prefix_mask(real(text_lengths, size), codes.shape[1])
+        states = self.decoder(self.embedded(text, codes), mask)
+        last = states[torch.arange(len(text), device=text.device), text_lengths - 1]
+        return self.head(torch.cat([last[:, None], states[:, size:]], dim=1))
+
+    def targets(self, codes: Tensor, lengths: Tensor) -> Tensor:
+        r"""Return codes (B, F) with the end behind them, (B, F + 1), ``IGNORED`` after it."""
+        places = torch.arange(codes.shape[1] + 1, device=codes.device)
+        target = functional.pad(codes, (0, 1), value=IGNORED)
+        target = target.masked_fill(places > lengths[:, None], IGNORED)
+        return target.masked_fill(places == lengths[:, None], self.end)
+
+
+class NonAutoregressiveModel(nn.Module):
+    r"""Model of codebooks 2 to K, Eq. (10): one codebook at a time, all frames at once.
+
+    Parameters
+    ----------
+    config
+        Sizes.
+    """
+
+    def __init__(self, config: UnifiedConfig) -> None:
+        super().__init__()
+        count = config.num_quantizers
+        # The released first table has one entry more, for the end, which never enters here.
+        extra = [int(config.as_published), *[0] * (count - 1)]
+        self.shift = int(config.as_published)
+        self.text_embedding = _embedding(config.num_symbols, config)
+        tables = (_embedding(config.num_codes + number, config) for number in extra)
+        self.code_embeddings = nn.ModuleList(tables)
+        self.stage_embeddings = nn.Parameter(torch.randn(count - 1, config.dim))
+        self.text_position = SinePosition(config.dim, learnt=False)
+        self.code_position = SinePosition(config.dim, config.dropout, learnt=False)
+        self.decoder = _stack(config, config.nar_layers, adaptive=True)
+        self.last_head = None
+        if config.as_published:  # no table is left for it to share
+            self.last_head = nn.Linear(config.dim, config.num_codes, bias=False)
+
+    def head(self, codebook: int) -> Tensor:
+        r"""Return the output weights (N, D) of a codebook, counted from 0."""
+        if self.last_head is not None and codebook + 1 == len(self.code_embeddings):
+            return self.last_head.weight
+        return self.code_embeddings[codebook + self.shift].weight
+
+    def embedded(
+        self, text: Tensor, codes: Tensor, codebook: int, prompt: Tensor | None = None
+    ) -> Tensor:
+        r"""Return what enters the layers, (B, S + F, D).
+
+        Parameters
+        ----------
+        text
+            Shape (B, S).
+        codes
+            Shape (B, K, F); of codebooks from ``codebook`` on only the prompt's frames are read.
+        codebook
+            What is asked for, from 1 (the second).
+        prompt
+            Frames (B,) at the start that enter with all codebooks; None: they enter as all others.
+        """
+        spoken = self.code_embeddings[0](codes[:, 0])
+        known = None if prompt is None else real(prompt, codes.shape[2])[..., None]
+        for number in range(1, codes.shape[1] if prompt is not None else codebook):
+            part = self.code_embeddings[number](codes[:, number])
+            spoken = spoken + (part if number < codebook else part * known)
+        written = self.text_position(self.text_embedding(text))
+        return torch.cat([written, self.code_position(spoken)], dim=1)
+
+    def forward(self, batch: Batch, codebook: int, prompt: Tensor | None = None) -> Tensor:
+        r"""Score all codes of one codebook.
+
+        Parameters
+        ----------
+        batch
+            Texts, and codes of at least the codebooks before.
+        codebook, prompt
+            As in ``embedded``.
+
+        Returns
+        -------
+        Tensor
+            Logits (B, F, N).
+
+        Raises
+        ------
+        ValueError
+            If there is no such codebook, or it is the first.
+        """
+        if not 1 <= codebook < len(self.code_embeddings):
+            raise ValueError(
+                f"codebook: got {codebook}, expected 1 to {len(self.code_embeddings) - 1}, counted "
+                "from 0; the first is not this model's"
+            )
+        size, frames = batch.text.shape[1], batch.codes.shape[2]
+        heard = [real(batch.text_lengths, size), real(batch.code_lengths, frames)]
+        x = self.embedded(batch.text, batch.codes, codebook, prompt)
+        mask = torch.cat(heard, dim=1)[:, None, None]
+        states = self.decoder(x, mask, self.stage_embeddings[codebook - 1])
+        return functional.linear(states[:, size:], self.head(codebook))
+
+
+class UnifiedSpeechLanguageModel(nn.Module):
+    r"""Both models, trained together.
+
+    Parameters
+    ----------
+    config
+        Sizes.
+
+    Examples
+    --------
+    >>> model = build_unified("smoke")
+    >>> model.config.num_quantizers
+    8
+    """
+
+    def __init__(self, config: UnifiedConfig) -> None:
+        super().__init__()
+        if config.num_quantizers < 2:
+            raise ValueError(f"num_quantizers: got {config.num_quantizers}, expected at least 2")
+        self.config = config
+        self.ar, self.nar = AutoregressiveModel(config), NonAutoregressiveModel(config)
+
+    def forward(
+        self, batch: Batch, codebook: int, prompt: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        r"""Return cross entropies in nats a code.
+
+        .. math:: L = \tfrac12 (L_{AR} + L_{NAR}^2 + L_{NAR}^k), \quad k \in \{3, \dots, K\}
+
+        as the released code trains, which has sums over a batch in place of means.
+
+        Parameters
+        ----------
+        batch
+            Texts and codes.
+        codebook
+            k, counted from 0: another one each step, from 2 on; with two codebooks 1, and no third
+            term.
+        prompt
+            Frames (B,) at the start whose codes are all known and not counted in codebooks 2 to K.
+
+        Returns
+        -------
+        dict[str, Tensor]
+            ``ar``, ``nar_second``, ``nar_later``, and ``loss``, L.
+        """
+        first = batch.codes[:, 0]
+        targets = self.ar.targets(first, batch.code_lengths)
+        if self.config.as_published:
+            targets[:, 0] = IGNORED
+        logits = self.ar(batch.text, batch.text_lengths, first)
+        found = {"ar": _cross_entropy(logits, targets), "nar_second": self._later(batch, 1, prompt)}
+        if codebook > 1:
+            found["nar_later"] = self._later(batch, codebook, prompt)
+        return {**found, "loss": sum(found.values()) / 2}
+
+    def _later(self, batch: Batch, codebook: int, prompt: Tensor | None) -> Tensor:
+        """Return the loss of one of codebooks 2 to K."""
+        counted = real(batch.code_lengths, batch.codes.shape[2])
+        if prompt is not None:
+            counted = counted & ~real(prompt, batch.codes.shape[2])
+        targets = batch.codes[:, codebook].masked_fill(~counted, IGNORED)
+        return _cross_entropy(self.nar(batch, codebook, prompt), targets)
+
+    def load_published(self, state: Mapping[str, Any]) -> None:
+        r"""Load the released checkpoint, in its own key layout.
+
+        Parameters
+        ----------
+        state
+            Of ``USLM.pt`` by ``hub.read_published``; bare or under ``"model"``.
+
+        Raises
+        ------
+        ValueError
+            If the config is not ``as_published``, or keys are missing or left over.
+        """
+        from .published import own_keys
+
+        if not self.config.as_published:
+            raise ValueError(
+                "as_published: got False, expected True for the released weights. "
+                'Hint: build_unified("paper")'
+            )
+        self.load_state_dict(own_keys(state.get("model", state), self.config))
+
+
+def build_unified(scale: str = "small", **overrides: Any) -> UnifiedSpeechLanguageModel:
+    r"""Build a model with random weights.
+
+    Parameters
+    ----------
+    scale
+        ``"smoke"``, ``"small"`` or ``"paper"`` (367,386,628 parameters, as released).
+    **overrides
+        Fields of ``UnifiedConfig``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such scale or field.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale: got {scale!r}, expected one of {sorted(SCALES)}")
+    known = asdict(SCALES[scale])
+    if not set(overrides) <= set(known):
+        raise ValueError(
+            f"config: got {sorted(set(overrides) - set(known))}, expected some of {list(known)}"
+        )
+    return UnifiedSpeechLanguageModel(replace(SCALES[scale], **overrides))
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean over targets that count; 0 if none does."""
+    loss = functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return loss / (targets != IGNORED).sum().clamp_min(1)
+
+
+def _embedding(size: int, config: UnifiedConfig) -> nn.Embedding:
+    """Make an embedding."""
+    table = nn.Embedding(size, config.dim)
+    nn.init.normal_(table.weight, std=config.embedding_scale)
+    return table
+
+
+def _stack(config: UnifiedConfig, num_layers: int, adaptive: bool) -> Stack:
+    """Make the layers of one of the models."""
+    sizes = (config.dim, config.num_heads, num_layers, config.hidden_dim)
+    return Stack(*sizes, config.dropout, adaptive)

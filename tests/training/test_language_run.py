@@ -1,0 +1,108 @@
+"""A language model's run: it learns, goes on after a kill, and two processes equal one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import codec_lib
+from codec_lib.lm.config import LanguageConfig, language_config
+from codec_lib.lm.files import load_language_model
+from codec_lib.lm.run import train_language_model
+from codec_lib.training.checkpoints import latest_checkpoint, read_tensor_file
+from codec_lib.training.logs import read_csv
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tiny_corpus, tmp_path, monkeypatch) -> LanguageConfig:
+    monkeypatch.setenv("CODEC_LIB_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    codec = codec_lib.build("speechtokenizer", "smoke", codebook_size=16)
+    saved = codec_lib.hub.save_codec(codec, tmp_path / "codec.safetensors")
+    changes = {"codec": str(saved), "corpus": str(tiny_corpus), "batch_size": 2, "steps": 12}
+    changes |= {"overrides.num_codes": 16, "overrides.dropout": 0.1, "accelerator": "cpu"}
+    changes |= {"checkpoint_every": 3, "valid_every": 6, "valid_examples": 2}
+    changes |= {"out_dir": str(tmp_path / "run"), "progress_seconds": 1000, "epsilon": 1e-4}
+    return language_config("smoke", changes)
+
+
+def _command(config: LanguageConfig, out: Path, *more: str) -> list[str]:
+    """Return the command that runs a config's like in a process of its own."""
+    settings = ["codec", "corpus", "batch_size", "steps", "checkpoint_every", "valid_every"]
+    settings += ["valid_examples", "accelerator", "progress_seconds", "epsilon"]
+    pairs = [f"{name}={getattr(config, name)}" for name in settings]
+    pairs += [f"overrides.{name}={value}" for name, value in config.overrides.items()]
+    options = [part for pair in pairs for part in ("--set", pair)]
+    start = [sys.executable, "-m", "codec_lib.cli", "train-lm", "smoke"]
+    return [*start, "--out", str(out), *options, *more]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def _same_end(one: Path, other: Path) -> None:
+    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    for name in ("model", "average", "optimizer"):
+        first, second = (
+            read_tensor_file(latest_checkpoint(run) / f"{name}.safetensors") for run in (one, other)
+        )
+        assert all(torch.equal(value, second[key]) for key, value in first.items()), name
+
+
+def test_a_run_learns_and_its_weights_are_those_measured(config):
+    run = train_language_model(replace(config, steps=60, valid_every=20, lr=5e-3))
+    rows = read_csv(run / "metrics.csv")
+    first, last = (float(row["train/ar"]) for row in (rows[0], rows[-1]))
+    assert last < first - 0.2
+    model = load_language_model(run / "final.safetensors")
+    assert model.card["steps"] == 60 and model.card["valid/loss"] > 0
+    with pytest.raises(ValueError, match="another run"):
+        train_language_model(replace(config, steps=60, seed=5))
+    assert train_language_model(replace(config, steps=60, lr=5e-3)) == run  # nothing left to do
+
+
+def test_a_folder_that_is_no_run_is_left_alone(config):
+    folder = Path(config.out_dir)
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="thesis"):
+        train_language_model(config, fresh=True)
+    assert (folder / "thesis.txt").read_text() == "mine"
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(config, tmp_path):
+    peace = train_language_model(config)
+    killed = tmp_path / "killed"
+    command = _command(config, killed)
+    process = subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL)
+    while latest_checkpoint(killed) is None and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert latest_checkpoint(killed).name < "step_00000012"
+    subprocess.run(command, env=_environment(), check=True, capture_output=True)
+    _same_end(peace, killed)
+
+
+def test_two_processes_equal_one_with_the_joint_batch(config, tmp_path):
+    config = replace(config, steps=4, epsilon=1e-2, overrides={**config.overrides, "dropout": 0.0})
+    joint, split = train_language_model(config), tmp_path / "split"
+    command = _command(config, split, "--devices", "2")
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    first, second = (
+        read_tensor_file(latest_checkpoint(run) / "model.safetensors") for run in (joint, split)
+    )
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], atol=2e-4, rtol=0, msg=name)

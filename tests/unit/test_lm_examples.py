@@ -1,0 +1,152 @@
+"""Texts and codes for the language model: symbols, joined utterances, files, speaking."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import codec_lib
+from codec_lib import audio
+from codec_lib.cli import app
+from codec_lib.data import Corpus, corpus
+from codec_lib.lm.config import LanguageConfig, language_config
+from codec_lib.lm.examples import JoinedBatches, Spoken, collate, joined, spoken_of
+from codec_lib.lm.files import load_language_model, save_language_model
+from codec_lib.lm.sampling import Sampling
+from codec_lib.lm.speaking import Prompt, synthesise
+from codec_lib.lm.symbols import SYMBOLS, numbers_of, spoken_symbols
+from codec_lib.lm.unified import build_unified
+
+
+@pytest.fixture(scope="module")
+def codec():
+    torch.manual_seed(0)
+    return codec_lib.build("speechtokenizer", "smoke", codebook_size=1024).eval()
+
+
+def _spoken(frames: list[int], speakers: str) -> list[Spoken]:
+    return [
+        Spoken(f"u{n}", speaker, ("AA", "."), torch.full((2, count), n))
+        for n, (count, speaker) in enumerate(zip(frames, speakers, strict=True))
+    ]
+
+
+def test_symbols_are_those_of_the_sentence():
+    assert spoken_symbols("Well, the cats.") == [
+        *("W", "EH", "L", ",", "_", "DH", "AH", "_", "K", "AE", "T", "S", ".")
+    ]
+    assert len(set(SYMBOLS)) == len(SYMBOLS) <= 64
+    assert numbers_of(["_"]).tolist() == [1, 3, 2]
+    with pytest.raises(ValueError, match="'XX'"):
+        numbers_of(["XX"])
+    with pytest.raises(ValueError, match="word"):
+        spoken_symbols("...")
+
+
+def test_a_corpus_as_symbols_and_codes(codec, tiny_corpus):
+    speech = corpus(str(tiny_corpus))
+    spoken = spoken_of(speech, codec, 3)
+    assert [one.utterance_id for one in spoken] == [one.utterance_id for one in speech]
+    wav = speech.load(2)
+    assert torch.equal(spoken[2].codes, codec.encode(wav[None]).codes[0, :3])
+    assert spoken[2].symbols == tuple(spoken_symbols(speech[2].text))
+    silent = Corpus("silent", [replace(one, text="") for one in speech], 16000)
+    with pytest.raises(ValueError, match="no utterance with text"):
+        spoken_of(silent, codec)
+
+
+def test_joining_and_collating():
+    spoken = _spoken([3, 5], "aa")
+    text, codes = joined(spoken, (1, 0))
+    symbols = ["<bos>", "AA", ".", "_", "AA", ".", "<eos>"]
+    assert [SYMBOLS[n] for n in text.tolist()] == symbols
+    assert codes.tolist() == [[1] * 5 + [0] * 3] * 2
+    batch = collate([joined(spoken, (0,)), (text, codes)])
+    assert batch.text.shape == (2, 7) and batch.text[0, 4:].tolist() == [0, 0, 0]
+    assert batch.codes.shape == (2, 2, 8)
+    assert batch.text_lengths.tolist() == [4, 7] and batch.code_lengths.tolist() == [3, 8]
+
+
+def test_groups_are_of_one_speaker_short_enough_and_complete():
+    frames, speakers = [10 + n % 7 for n in range(60)], "abc" * 20
+    spoken = _spoken([*frames, 99], speakers + "a")
+    batches = JoinedBatches(spoken, 4, most_frames=40, most_joined=3, seed=1)
+    groups = [group for batch in batches.epoch(0) for group in batch]
+    assert len({len(group) for group in groups}) > 1
+    for group in groups:
+        assert len({spoken[n].speaker for n in group}) == 1
+        assert sum(frames[n] for n in group) <= 40
+    used = [n for group in groups for n in group]
+    assert len(used) == len(set(used)) >= 50 and 60 not in used
+    assert batches.epoch(0) == batches.epoch(0) != batches.epoch(1)
+
+
+def test_batches_go_on_and_are_shared_between_processes():
+    spoken = _spoken([10] * 12, "ab" * 6)
+    whole = JoinedBatches(spoken, 2, 20, 2)
+    every = whole.from_step(0)
+    first = [next(every) for _ in range(20)]
+    later = whole.from_step(7)
+    assert [next(later) for _ in range(13)] == first[7:]
+    parts = [whole.from_step(0, rank, 2) for rank in (0, 1)]
+    assert [[*next(parts[0]), *next(parts[1])] for _ in range(20)] == first
+    with pytest.raises(ValueError, match="multiple"):
+        next(whole.from_step(0, 0, 3))
+    with pytest.raises(ValueError, match="at most"):
+        next(JoinedBatches(spoken, 20, 20, 2).from_step(0))
+    with pytest.raises(ValueError, match="most_frames"):
+        JoinedBatches(spoken, 2, 5)
+
+
+def test_config_says_what_is_wrong():
+    assert language_config("smoke", {"lr": "1e-4"}).lr == 1e-4
+    for values, message in (
+        ({"steps": 0}, "steps"),
+        ({"average_decay": 2}, "average_decay"),
+        ({"precision": "16"}, "precision"),
+        ({"clip_norm": -1}, "clip_norm"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LanguageConfig(**values)
+    with pytest.raises(ValueError, match="most_frames"):
+        language_config("small", {"max_frames": 3})
+
+
+def test_a_file_gives_the_model_back(tmp_path):
+    model = build_unified("smoke", dim=16)
+    path = save_language_model(model, tmp_path / "a.safetensors", {"codec": "x"}, half=False)
+    again = load_language_model(path)
+    assert again.card == {"codec": "x"} and again.config == model.config
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+    with pytest.raises(ValueError, match="unified"):
+        load_language_model("text-small")
+
+
+def test_speaking_and_its_command(codec, tmp_path, make_speech):
+    model = build_unified("smoke").eval()
+    with torch.no_grad():
+        model.ar.head.weight[-1] = 0
+    prompt, sampling = Prompt(make_speech(1.0), "Hello."), Sampling(frames_per_symbol=2)
+    wavs = synthesise(model, codec, ["Two.", "A longer one."], [prompt, None], sampling, seed=1)
+    sizes = [len(spoken_symbols(text)) * 2 * codec.hop_length for text in ("Two.", "A longer one.")]
+    assert [wav.shape for wav in wavs] == [(1, size) for size in sizes]
+    (again,) = synthesise(model, codec, ["A longer one."], [None], sampling, seed=2)
+    torch.testing.assert_close(again, wavs[1], atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="prompts"):
+        synthesise(model, codec, ["Two."], [])
+    with pytest.raises(ValueError, match="codebooks"):
+        synthesise(model, codec_lib.build("speechtokenizer", "smoke").eval(), ["Two."], [None])
+
+    saved = codec_lib.hub.save_codec(codec, tmp_path / "codec.safetensors")
+    file = save_language_model(model, tmp_path / "lm.safetensors", {"codec": str(saved)})
+    audio.write(tmp_path / "in.wav", make_speech(1.0), 16000)
+    command = ["speak", "Two.", str(tmp_path / "out.wav"), "--model", str(file)]
+    voice = ["--prompt", str(tmp_path / "in.wav"), "--prompt-text", "Hello."]
+    done = CliRunner().invoke(app, [*command, *voice])
+    assert done.exit_code == 0, done.output
+    assert audio.read(tmp_path / "out.wav").shape[1] > 0
+    done = CliRunner().invoke(app, [*command, *voice[:2]])
+    assert done.exit_code == 2 and "--prompt-text" in done.output
