@@ -38,8 +38,7 @@ def judge_command(
     from codec_lib.evaluation.results import write_results
 
     found, models = make_judges(judges.split(",")), named_codecs(codecs)
-    speech = find_corpus(corpus, split, next(iter(models.values())).sample_rate)
-    clips = clips_of(speech, max_utterances)
+    clips = clips_of(find_corpus(corpus, split), max_utterances)
     originals, rows = {name: judge(clips) for name, judge in found.items()}, []
     for name, codec in models.items():
         counts = _counts(n_q, codec.num_quantizers)
@@ -79,9 +78,8 @@ def slmtokbench_command(
     if not codecs and not units:
         raise ValueError("slmtokbench: got nothing to measure, expected a codec or --units")
     models = named_codecs(codecs or [])
-    rate = next((one.sample_rate for one in models.values()), 16_000)
-    known = part_of(train, "train", False, rate)
-    tests = [part_of(name, "test", False, rate) for name in test.split(",")]
+    known = part_of(train, "train", False)
+    tests = [part_of(name, "test", False) for name in test.split(",")]
     rows = benchmark(
         models,
         [part for part in units.split(",") if part],

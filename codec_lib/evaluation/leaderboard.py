@@ -19,12 +19,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 
-from codec_lib import audio
 from codec_lib.codecs.base import Codec
 
-from .judges import JudgedClip, Score
+from .judges import JudgedClip, Score, clip_through
 from .results import bootstrap_interval
 
 
@@ -104,7 +102,6 @@ def points_of(
     return sorted(found, key=lambda point: point.bitrate)
 
 
-@torch.no_grad()
 def through(codec: Codec, point: Point, clips: Sequence[JudgedClip]) -> list[JudgedClip]:
     r"""Send clips through a codec at one of its points.
 
@@ -125,14 +122,7 @@ def through(codec: Codec, point: Point, clips: Sequence[JudgedClip]) -> list[Jud
     list[JudgedClip]
         As they come out, at the clips' own rate and length, each with its original, text and voice.
     """
-    made = []
-    for clip in clips:
-        given = audio.resample(clip.wav, clip.sample_rate, codec.sample_rate)[None]
-        codes = codec.encode(given.to(codec.device), point.n_q, None, point.token_rate)
-        out = audio.resample(codec.decode(codes)[0].cpu(), codec.sample_rate, clip.sample_rate)
-        out = audio.pad_or_crop(out, clip.wav.shape[-1])  # (1, T)
-        made.append(JudgedClip(out, clip.sample_rate, clip.wav, clip.text, clip.target))
-    return made
+    return [clip_through(codec, clip, point.n_q, point.token_rate)[0] for clip in clips]
 
 
 def nearest_rates(points: Sequence[Point], bitrate: float) -> list[Point]:

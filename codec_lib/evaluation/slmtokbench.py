@@ -66,6 +66,8 @@ class Tokens:
         What embeddings may start from, by name of ``INITIALISATIONS``: K tables (N, D).
     bitrate
         bit/s.
+    sample_rate
+        Hz, of the waveform.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Tokens:
     sizes: tuple[int, ...]
     vectors: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     bitrate: float = 0.0
+    sample_rate: int = 16_000
 
     def start(self, initialisation: str) -> Sequence[Tensor] | None:
         r"""Return the tables that embeddings start from; None for random ones.
@@ -104,7 +107,8 @@ def codec_tokens(codec: Codec, n_q: int | None = None) -> Tokens:
     def first(wav: Tensor) -> Tensor:
         return heard(wav)[..., :count]
 
-    return Tokens(name, first, sizes, {"codebooks": tables}, codec.bitrate(count))
+    start = {"codebooks": tables}
+    return Tokens(name, first, sizes, start, codec.bitrate(count), codec.sample_rate)
 
 
 def unit_tokens(
@@ -203,8 +207,7 @@ def text_alignment(
     """
     check_speakers(train, tests)
     kind, starts = Symbols(symbols), {name: tokens.start(name) for name in initialisations}
-    known = prepare(extracted(tokens.extract, train), train, kind)
-    parts = [prepare(extracted(tokens.extract, test), test, kind) for test in tests]
+    known, *parts = (prepare(_tokens_of(tokens, part), part, kind) for part in (train, *tests))
     rows = []
     for name, start in starts.items():
         probe, loss = fit_probe(known, kind, tokens.sizes, start, settings, log)
@@ -213,6 +216,11 @@ def text_alignment(
             row |= {"test": test.name, "train_loss": loss, "left_out": part.left_out}
             rows.append({**row, **read_and_inform(probe, part, kind, max_texts)})
     return rows
+
+
+def _tokens_of(tokens: Tokens, corpus: Corpus) -> list[Tensor | None]:
+    """Return the tokens of every utterance, heard at their own rate."""
+    return extracted(tokens.extract, Corpus(corpus.name, list(corpus), tokens.sample_rate))
 
 
 def read_and_inform(

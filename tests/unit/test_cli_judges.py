@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import codec_lib
 from codec_lib.cli import app
-from codec_lib.data import make_synthetic
+from codec_lib.data import corpus, make_synthetic
+from codec_lib.evaluation import slmtokbench
 from codec_lib.evaluation.results import read_results
 
 
@@ -55,3 +58,28 @@ def test_slmtokbench_refuses_a_speaker_on_both_sides(tmp_path, codec_file):
     make_synthetic(one, num_utterances=3)  # no test part: all of it would be learnt from and tested
     said = _run("slmtokbench", codec_file, "--train", one, "--test", one, "--steps", 1, code=2)
     assert "twice, expected none" in said
+
+
+def test_codecs_of_different_rates_are_judged_on_the_same_samples(tmp_path, codec_file, speech):
+    """One at 24 kHz between two at 16 kHz: rows for all, the recordings' scores the same."""
+    other = tmp_path / "other.safetensors"
+    codec_lib.hub.save_codec(codec_lib.build("sacodec", "smoke"), other)
+    assert codec_lib.load(other).sample_rate == 24000
+    names = (f"a={codec_file}", f"b={other}", f"c={codec_file}")
+    out = tmp_path / "judged.json"
+    options = ("--n-q", "1", "--max-utterances", 2, "--split", "test", "--out", out)
+    _run("judge", *names, "--corpus", speech, "--judges", "signal,pitch", *options)
+    rows = read_results(out)[0]
+    assert [row["codec"] for row in rows] == ["a", "b", "c"]
+    assert len({row["pesq_original"] for row in rows}) == 1
+    assert rows[0]["stoi"] == rows[2]["stoi"] != rows[1]["stoi"]
+
+
+def test_tokens_are_heard_at_the_codecs_own_rate(codec_file, speech):
+    codec = codec_lib.build("sacodec", "smoke").eval()
+    tokens = slmtokbench.codec_tokens(codec, 1)
+    part = corpus(str(speech), "test")
+    heard = slmtokbench._tokens_of(tokens, part)
+    right = codec.encode(corpus(str(speech), "test", 24000).load(0)[None], 1).codes[0].T
+    assert torch.equal(heard[0], right)
+    assert len(right) == -(-part.length(0) * 24000 // 16000 // codec.hop_length)

@@ -19,7 +19,14 @@ from collections.abc import Callable, Sequence
 
 from .base import Judge, JudgedClip, Score
 from .quality import QualityJudge
-from .resynthesis import clips_of, judge_codec, means, resynthesised, scores_of
+from .resynthesis import (
+    clip_through,
+    clips_of,
+    judge_codec,
+    means,
+    resynthesised,
+    scores_of,
+)
 from .signal import PitchJudge, SignalJudge
 from .speakers import SpeakerJudge
 from .words import WordsJudge
@@ -108,6 +115,7 @@ __all__ = [
     "SpeakerJudge",
     "WordsJudge",
     "clips_of",
+    "clip_through",
     "judge_codec",
     "judges_at_hand",
     "make_judges",

@@ -68,15 +68,53 @@ def clips_of(
 
 
 @torch.no_grad()
+def clip_through(
+    codec: Codec,
+    clip: JudgedClip,
+    n_q: int | None = None,
+    token_rate: float | None = None,
+    counts: Sequence[int] = (),
+) -> list[JudgedClip]:
+    r"""Send a clip through a codec, at the codec's sample rate and back.
+
+    Parameters
+    ----------
+    codec
+        In eval mode.
+    clip
+        At any sample rate.
+    n_q, token_rate
+        As in ``Codec.encode``.
+    counts
+        Decode from the first so many codebooks, for each; all of them by default.
+
+    Returns
+    -------
+    list[JudgedClip]
+        What comes out, at the clip's own rate and length, with its original, text and voice.
+    """
+    wav = audio.resample(clip.wav, clip.sample_rate, codec.sample_rate)[None]
+    codes, made = codec.encode(wav.to(codec.device), n_q, token_rate=token_rate), []
+    for count in counts or [codes.n_q]:
+        wav = codec.decode(codes.select(range(count)))[0].cpu()
+        wav = audio.resample(wav, codec.sample_rate, clip.sample_rate)
+        wav = audio.pad_or_crop(wav, clip.wav.shape[-1])  # (1, T)
+        made.append(JudgedClip(wav, clip.sample_rate, clip.wav, clip.text, clip.target))
+    return made
+
+
 def resynthesised(
     codec: Codec, clips: Sequence[JudgedClip], n_q: Sequence[int]
 ) -> dict[int, list[JudgedClip]]:
     r"""Send clips through a codec.
 
+    Clips of another sample rate than the codec's are resampled on the way in and out, so that all
+    codecs are judged on the same samples.
+
     Parameters
     ----------
     codec
-        In eval mode, at the clips' sample rate.
+        In eval mode.
     clips
         See ``clips_of``.
     n_q
@@ -90,19 +128,12 @@ def resynthesised(
     Raises
     ------
     ValueError
-        If the sample rates differ, or there are not as many codebooks.
+        If there are not as many codebooks.
     """
     if not n_q or min(n_q) < 1 or max(n_q) > codec.num_quantizers:
         raise ValueError(f"n_q: got {list(n_q)}, expected some of 1 to {codec.num_quantizers}")
-    made: dict[int, list[JudgedClip]] = {count: [] for count in n_q}
-    for clip in clips:
-        if clip.sample_rate != codec.sample_rate:
-            raise ValueError(f"clips: got {clip.sample_rate} Hz, expected {codec.sample_rate} Hz")
-        codes = codec.encode(clip.wav[None].to(codec.device), n_q=max(n_q))
-        for count in n_q:
-            wav = codec.decode(codes.select(range(count)))[0].cpu()  # (1, T)
-            made[count].append(JudgedClip(wav, clip.sample_rate, clip.wav, clip.text, clip.target))
-    return made
+    rows = [clip_through(codec, clip, max(n_q), counts=n_q) for clip in clips]
+    return {count: [row[place] for row in rows] for place, count in enumerate(n_q)}
 
 
 def scores_of(judges: Mapping[str, Judge], clips: Sequence[JudgedClip]) -> Scores:
