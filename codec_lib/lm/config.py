@@ -1,7 +1,8 @@
-r"""Everything that decides a training run of a speech language model, in one frozen dataclass.
+r"""Everything that decides a training run of this package, in one frozen dataclass for each kind.
 
 As ``training/config.py`` for codecs: a preset, then single changes; what results is written beside
-the run's checkpoints. Notebook: 40. Leaves out: stages. Read next: ``run.py``.
+the run's checkpoints. What all kinds share is ``ModuleConfig``. Notebook: 40. Leaves out: stages.
+Read next: ``module_run.py``.
 """
 
 from __future__ import annotations
@@ -9,31 +10,28 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-from codec_lib.training.config import PRECISIONS, coerce, read_mapping
+from codec_lib.training.config import PRECISIONS, coerce
 from codec_lib.training.stages import known, merged
+
+Kind = TypeVar("Kind", bound="ModuleConfig")
 
 
 @dataclass(frozen=True)
-class LanguageConfig:
-    r"""Describe one training run of a language model.
+class ModuleConfig:
+    r"""What every run has.
 
     Attributes
     ----------
     scale, overrides
-        Of the model, see ``unified.build_unified``, and changed fields of its config.
-    codec
-        Name or file of the codec whose codes are learnt.
+        Of the model, and changed fields of its config.
     init_from
         File of a model whose weights start this run.
     corpus, valid_corpus
-        As in ``training.TrainConfig``; utterances need texts.
+        As in ``training.TrainConfig``.
     batch_size
         Examples per step over all processes.
-    most_frames, most_joined
-        Frames of an example at most; utterances of one speaker joined in it at most.
     lr, betas, weight_decay, epsilon, warmup_steps, final_lr_fraction, clip_norm, average_decay
         As in ``training.TrainConfig``.
     steps, seed, precision, accelerator, devices, num_nodes, strategy
@@ -41,28 +39,22 @@ class LanguageConfig:
     log_every, valid_every, checkpoint_every, progress_seconds, time_limit_minutes, out_dir
         As in ``training.TrainConfig``.
     valid_examples
-        Held-out utterances whose loss is measured at each validation.
+        Held-out examples that are measured at each validation.
 
     Raises
     ------
     ValueError
         If a value is out of range.
-
-    Examples
-    --------
-    >>> LanguageConfig(steps=10).scale
-    'small'
     """
 
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    positive: ClassVar[str] = "batch_size lr epsilon steps devices num_nodes log_every"
     scale: str = "small"
     overrides: dict[str, Any] = field(default_factory=dict)
-    codec: str = "speechtokenizer-small"
     init_from: str | None = None
     corpus: str = "synthetic"
     valid_corpus: str | None = None
     batch_size: int = 16
-    most_frames: int = 500
-    most_joined: int = 3
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
@@ -84,14 +76,14 @@ class LanguageConfig:
     valid_examples: int = 32
     progress_seconds: float = 30.0
     time_limit_minutes: float = 0.0
-    out_dir: str = "runs/language_model"
+    out_dir: str = "runs/module"
 
     def __post_init__(self) -> None:
-        for name, kind in typing.get_type_hints(type(self)).items():
-            object.__setattr__(self, name, coerce(name, kind, getattr(self, name)))
-        positive = "batch_size most_frames most_joined lr epsilon steps devices num_nodes"
-        positive += " log_every valid_every checkpoint_every valid_examples"
-        for name in positive.split():
+        for spec in fields(self):
+            kind = typing.get_type_hints(type(self))[spec.name]
+            object.__setattr__(self, spec.name, coerce(spec.name, kind, getattr(self, spec.name)))
+        own = f"{ModuleConfig.positive} valid_every checkpoint_every valid_examples"
+        for name in f"{own} {self.positive}".split():
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected more than 0")
         for name in "weight_decay warmup_steps clip_norm time_limit_minutes".split():
@@ -104,43 +96,69 @@ class LanguageConfig:
             raise ValueError(f"precision: got {self.precision!r}, expected one of {PRECISIONS}")
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {
-        "scale": "smoke",
-        "corpus": "synthetic/small",
-        "batch_size": 4,
-        "most_frames": 300,
-        "steps": 20,
-        "warmup_steps": 2,
-        "valid_every": 10,
-        "checkpoint_every": 10,
-        "valid_examples": 4,
-    },
-    "small": {},
-    # As far as it is known: 7,500 tokens a step on each of eight GPUs, 500,000 steps.
-    "paper": {
-        "scale": "paper",
-        "codec": "speechtokenizer-paper",
-        "batch_size": 128,
-        "most_frames": 700,
-        "most_joined": 1,
-        "lr": 5e-4,
-        "steps": 500_000,
-        "precision": "bf16-mixed",
-        "devices": 8,
-    },
+SMOKE_RUN: dict[str, Any] = {
+    "scale": "smoke",
+    "corpus": "synthetic/small",
+    "batch_size": 4,
+    "steps": 20,
+    "warmup_steps": 2,
+    "valid_every": 10,
+    "checkpoint_every": 10,
+    "valid_examples": 4,
 }
 
 
-def language_config(
-    preset: str | None = "small", changes: Mapping[str, Any] | None = None
-) -> LanguageConfig:
+@dataclass(frozen=True)
+class LanguageConfig(ModuleConfig):
+    r"""Describe one training run of the unified speech language model.
+
+    Attributes
+    ----------
+    codec
+        Name or file of the codec whose codes are learnt. Utterances of the corpus need texts.
+    most_frames, most_joined
+        Frames of an example at most; utterances of one speaker joined in it at most.
+
+    Examples
+    --------
+    >>> LanguageConfig(steps=10).scale
+    'small'
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {**SMOKE_RUN, "most_frames": 300},
+        "small": {},
+        # As far as it is known: 7,500 tokens a step on each of eight GPUs, 500,000 steps.
+        "paper": {
+            "scale": "paper",
+            "codec": "speechtokenizer-paper",
+            "batch_size": 128,
+            "most_frames": 700,
+            "most_joined": 1,
+            "lr": 5e-4,
+            "steps": 500_000,
+            "precision": "bf16-mixed",
+            "devices": 8,
+        },
+    }
+    positive: ClassVar[str] = "most_frames most_joined"
+    codec: str = "speechtokenizer-small"
+    most_frames: int = 500
+    most_joined: int = 3
+    out_dir: str = "runs/language"
+
+
+def module_config(
+    kind: type[Kind], preset: str | None = "small", changes: Mapping[str, Any] | None = None
+) -> Kind:
     r"""Build a config from a preset and single changes; the later one wins.
 
     Parameters
     ----------
+    kind
+        Class of the config.
     preset
-        A name in ``PRESETS``; None starts from the defaults.
+        A name in its ``presets``; None starts from the defaults.
     changes
         Field to value; ``"overrides.dim"`` reaches into a mapping.
 
@@ -151,18 +169,13 @@ def language_config(
 
     Examples
     --------
-    >>> language_config("smoke", {"overrides.dim": 64}).overrides
+    >>> module_config(LanguageConfig, "smoke", {"overrides.dim": 64}).overrides
     {'dim': 64}
     """
-    values = dict(PRESETS[known(preset, PRESETS, "preset")]) if preset else {}
+    values = dict(kind.presets[known(preset, kind.presets, "preset")]) if preset else {}
     for key, value in (changes or {}).items():
         values = merged(values, {key: value})
-    names = [spec.name for spec in fields(LanguageConfig)]
+    names = [spec.name for spec in fields(kind)]
     for key in values:
         known(key, names, "training option")
-    return LanguageConfig(**values)
-
-
-def read_config(path: str | Path) -> LanguageConfig:
-    r"""Read what ``training.config.write_config`` wrote of a language model's run."""
-    return language_config(None, read_mapping(path))
+    return kind(**values)

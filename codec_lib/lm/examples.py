@@ -9,7 +9,7 @@ Read next: ``run.py``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +19,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from codec_lib import audio
 from codec_lib.codecs.base import Codec
+from codec_lib.codecs.continuous import ContinuousTokenizer
 from codec_lib.data import Corpus
 from codec_lib.data.segments import length_batches
 from codec_lib.evaluation.codec_probe import codes_of
 from codec_lib.evaluation.heard import key_of, remembered
 
+from .continuous import TokenBatch
 from .symbols import GAP, numbers_of, spoken_symbols
 from .unified import Batch
 
@@ -32,7 +34,7 @@ Group = tuple[int, ...]  # utterances that are joined
 
 @dataclass(frozen=True)
 class Spoken:
-    r"""An utterance as symbols and codes.
+    r"""An utterance as symbols and codes, or tokens.
 
     Attributes
     ----------
@@ -41,7 +43,7 @@ class Spoken:
     symbols
         See ``symbols.spoken_symbols``.
     codes
-        Shape (K, F), int64.
+        Codes (K, F) int64, or continuous tokens (D, F) float32.
     """
 
     utterance_id: str
@@ -72,15 +74,37 @@ def spoken_of(corpus: Corpus, codec: Codec, num_quantizers: int | None = None) -
     ValueError
         If none is left.
     """
-    hear, found = remembered(codes_of(codec), key_of(codec)), []
+    hear = remembered(codes_of(codec), key_of(codec))
+    return _heard(corpus, lambda wav: hear(wav)[0].T[:num_quantizers])
+
+
+def token_spoken_of(corpus: Corpus, tokenizer: ContinuousTokenizer) -> list[Spoken]:
+    r"""Encode a corpus by a continuous tokenizer: as ``spoken_of``, tokens (D, F) for codes.
+
+    Parameters
+    ----------
+    corpus, tokenizer
+        At one sample rate; in eval mode.
+    """
+
+    def tokens(wav: Tensor) -> Tensor:  # (1, F, D)
+        return tokenizer.encode(wav.to(tokenizer.device)).transpose(1, 2)
+
+    hear = remembered(tokens, key_of(tokenizer))
+    return _heard(corpus, lambda wav: hear(wav)[0].T)
+
+
+def _heard(corpus: Corpus, hear: Callable[[Tensor], Tensor]) -> list[Spoken]:
+    """Encode every utterance that has words, from waveforms (1, 1, T)."""
+    found = []
     for index, utterance in enumerate(corpus):
         try:
             symbols = spoken_symbols(utterance.text)
             wav = corpus.load(index)
         except (ValueError, audio.AudioError):  # no words; a bad file, which the corpus reports
             continue
-        codes = hear(wav[None])[0].T[:num_quantizers]  # (K, F)
-        found.append(Spoken(utterance.utterance_id, utterance.speaker_id, tuple(symbols), codes))
+        name, speaker = utterance.utterance_id, utterance.speaker_id
+        found.append(Spoken(name, speaker, tuple(symbols), hear(wav[None])))
     if not found:
         raise ValueError(
             f"{corpus.name}: got no utterance with text, expected some. Hint: use the synthetic "
@@ -100,7 +124,7 @@ def joined(spoken: Sequence[Spoken], group: Group) -> tuple[Tensor, Tensor]:
     Returns
     -------
     tuple[Tensor, Tensor]
-        Numbers of the symbols (S,), with one begin and one end; codes (K, F).
+        Numbers of the symbols (S,), with one begin and one end; codes (K, F) or tokens (D, F).
     """
     symbols: list[str] = []
     for number in group:
@@ -110,10 +134,21 @@ def joined(spoken: Sequence[Spoken], group: Group) -> tuple[Tensor, Tensor]:
 
 def collate(items: Sequence[tuple[Tensor, Tensor]]) -> Batch:
     r"""Put texts (S,) and codes (K, F) of different lengths into a batch."""
-    texts, codes = zip(*items, strict=True)
-    padded = pad_sequence([one.T for one in codes], batch_first=True).transpose(1, 2)
-    lengths = [torch.tensor([one.shape[-1] for one in part]) for part in (texts, codes)]
-    return Batch(pad_sequence(list(texts), batch_first=True), lengths[0], padded, lengths[1])
+    text, text_lengths, frames, lengths = _padded(items)
+    return Batch(text, text_lengths, frames.transpose(1, 2), lengths)
+
+
+def collate_tokens(items: Sequence[tuple[Tensor, Tensor]]) -> TokenBatch:
+    r"""Put texts (S,) and tokens (D, F) of different lengths into a batch."""
+    return TokenBatch(*_padded(items))
+
+
+def _padded(items: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pad texts to (B, S) and frames to (B, F, rows); return both with their lengths (B,)."""
+    texts, frames = zip(*items, strict=True)
+    lengths = [torch.tensor([one.shape[-1] for one in part]) for part in (texts, frames)]
+    rows = pad_sequence([one.T for one in frames], batch_first=True)
+    return pad_sequence(list(texts), batch_first=True), lengths[0], rows, lengths[1]
 
 
 class JoinedBatches:

@@ -1,13 +1,8 @@
 r"""Write codes: the first codebook frame by frame, then the others, one after the other.
 
-The text is read once; after that each step of the first codebook runs one frame through the
-layers, which find what came before in a cache. Without the cache every step runs everything again
-and writes the same codes; ``make bench`` has the ratio. Items of a batch may have texts and prompts
-of different lengths, and each is said as it would be alone.
-
 As released [code of SpeechTokenizer's authors, ``models/uslm.py``]: an item ends when the end is
 drawn or is likeliest, or at the length guard; codebooks 2 to K take the likeliest code. Notebook:
-40. Leaves out: streaming. Read next: ``speaking.py``.
+40. Leaves out: how a frame is continued (``prefix.py``). Read next: ``speaking.py``.
 """
 
 from __future__ import annotations
@@ -17,74 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .layers import KeyValueCache, prefix_mask, real
+from .layers import real
+from .prefix import Writer
 from .sampling import Sampling, draw_codes
 from .unified import AutoregressiveModel, Batch, NonAutoregressiveModel, UnifiedSpeechLanguageModel
-
-
-class Writer:
-    r"""The first codebook of a batch, as far as it is written.
-
-    Columns are those of the model: text, padded; prompt, padded; then a column for every frame
-    that is written.
-
-    Parameters
-    ----------
-    model
-        In eval mode.
-    batch
-        Texts, and prompts as codes; of these the first codebook is read, and there may be none.
-    most
-        Frames that will be written at most.
-    use_cache
-        False runs everything again at each step.
-    """
-
-    def __init__(
-        self, model: AutoregressiveModel, batch: Batch, most: int, use_cache: bool = True
-    ) -> None:
-        self.model, self.batch = model, batch
-        self.codes = batch.codes[:, 0]  # (B, columns behind the text)
-        self.positions = torch.arange(self.codes.shape[1], device=self.codes.device)
-        self.positions = self.positions.expand_as(self.codes)
-        heard = [real(batch.text_lengths, batch.text.shape[1])]
-        heard.append(real(batch.code_lengths, self.codes.shape[1]))
-        self.valid = torch.cat(heard, dim=1)
-        self.cache = None
-        if use_cache:
-            columns = self.valid.shape[1] + most
-            like = model.code_embedding.weight
-            self.cache = KeyValueCache(model.decoder, len(batch.text), columns, like)
-
-    def first(self) -> Tensor:
-        r"""Read text and prompt; return the logits (B, N + 1) of the next code."""
-        states = self._states(self.cache)
-        size, prompt = self.batch.text.shape[1], self.batch.code_lengths
-        last = torch.where(prompt > 0, size + prompt, self.batch.text_lengths) - 1
-        return self.model.head(states[torch.arange(len(last), device=last.device), last])
-
-    def following(self, codes: Tensor) -> Tensor:
-        r"""Write one code (B,) behind each item; return the logits (B, N + 1) of the next."""
-        written = self.codes.shape[1] - self.batch.codes.shape[2]
-        place = (self.batch.code_lengths + written)[:, None]
-        self.codes = torch.cat([self.codes, codes[:, None]], dim=1)
-        self.positions = torch.cat([self.positions, place], dim=1)
-        self.valid = torch.cat([self.valid, torch.ones_like(place, dtype=torch.bool)], dim=1)
-        if self.cache is None:
-            return self.model.head(self._states(None)[:, -1])
-        x = self.model.code_position(self.model.code_embedding(codes[:, None]), place)
-        mask = self.cache.mark(self.valid[:, -1:])
-        return self.model.head(self.model.decoder(x, mask, cache=self.cache)[:, -1])
-
-    def _states(self, cache: KeyValueCache | None) -> Tensor:
-        """Run all columns that there are."""
-        model, size = self.model, self.batch.text.shape[1]
-        spoken = model.code_position(model.code_embedding(self.codes), self.positions)
-        written = model.text_position(model.text_embedding(self.batch.text))
-        mask = prefix_mask(self.valid[:, :size], self.codes.shape[1]) & self.valid[:, None, None]
-        if cache is not None:
-            cache.mark(self.valid)
-        return model.decoder(torch.cat([written, spoken], dim=1), mask, cache=cache)
 
 
 @torch.no_grad()
@@ -124,8 +55,9 @@ def write_first(
     sampling = sampling or Sampling()
     generators = [torch.Generator().manual_seed(seed + item) for item in range(len(batch.text))]
     limit = torch.tensor(list(most), device=batch.text.device)
-    writer, done = Writer(model, batch, max(most), use_cache), torch.zeros_like(limit).bool()
-    logits, lengths, written = writer.first(), torch.zeros_like(limit), []
+    given = (batch.text, batch.text_lengths, batch.codes[:, 0], batch.code_lengths)
+    writer, done = Writer(model, *given, max(most), use_cache), torch.zeros_like(limit).bool()
+    logits, lengths, written = model.head(writer.first()), torch.zeros_like(limit), []
     for step in range(max(most)):
         if watch is not None:
             watch(logits)
@@ -135,7 +67,7 @@ def write_first(
             break
         lengths += ~done
         written.append(codes.masked_fill(done, 0))
-        logits = writer.following(written[-1])
+        logits = model.head(writer.following(written[-1]))
     if not written:
         return [batch.codes.new_zeros(0) for _ in range(len(batch.text))]
     whole = torch.stack(written, dim=1)

@@ -81,4 +81,6 @@ def _renamed(key: str) -> str:
     rest = rest.replace("project_layer.", "project.")
     for theirs, ours in _PARTS.items():
         rest = re.sub(rf"^(decoder\.layers\.\d+\.){re.escape(theirs)}", rf"\g<1>{ours}", rest)
+    if model == "ar":
+        rest = rest.replace("code_position", "frame_position")
     return f"{model}.{rest}"

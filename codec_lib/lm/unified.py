@@ -30,7 +30,8 @@ from torch.nn import functional
 
 from codec_lib.shapes import check_shape
 
-from .layers import SinePosition, Stack, prefix_mask, real
+from .layers import SinePosition, Stack, real
+from .prefix import PrefixModel
 
 IGNORED = -100  # target of a position that no loss counts
 
@@ -106,7 +107,7 @@ class Batch:
         return Batch(*(part.to(device) for part in vars(self).values()))
 
 
-class AutoregressiveModel(nn.Module):
+class AutoregressiveModel(PrefixModel):
     r"""Model of the first codebook, Eq. (9): phonemes as a prefix, then codes from left to right.
 
     Parameters
@@ -116,19 +117,15 @@ class AutoregressiveModel(nn.Module):
     """
 
     def __init__(self, config: UnifiedConfig) -> None:
-        super().__init__()
+        stack = _stack(config, config.ar_layers, adaptive=False)
+        super().__init__(stack, config.num_symbols, config.embedding_scale, config.dropout)
         self.end = config.num_codes  # the symbol behind the last code
-        self.text_embedding = _embedding(config.num_symbols, config)
         self.code_embedding = _embedding(config.num_codes + 1, config)
-        self.text_position = SinePosition(config.dim, config.dropout)
-        self.code_position = SinePosition(config.dim, config.dropout)
-        self.decoder = _stack(config, config.ar_layers, adaptive=False)
         self.head = nn.Linear(config.dim, config.num_codes + 1, bias=False)
 
-    def embedded(self, text: Tensor, codes: Tensor) -> Tensor:
-        r"""Return what enters the layers: text (B, S) and codes (B, F) to (B, S + F, D)."""
-        spoken = self.code_position(self.code_embedding(codes))
-        return torch.cat([self.text_position(self.text_embedding(text)), spoken], dim=1)
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """Map codes (B, F) to (B, F, width)."""
+        return self.code_embedding(frames)
 
     def forward(self, text: Tensor, text_lengths: Tensor, codes: Tensor) -> Tensor:
         r"""Score the next code after the text and after every code.
@@ -138,18 +135,14 @@ class AutoregressiveModel(nn.Module):
         text, text_lengths
             See ``Batch``.
         codes
-            First codebook, (B, F); what lies behind the real ones changes nothing before it.
+            First codebook, (B, F).
 
         Returns
         -------
         Tensor
             Logits (B, F + 1, N + 1): of code t, and at the last real place + 1 of the end.
         """
-        size = text.shape[1]
-        mask = prefix_mask(real(text_lengths, size), codes.shape[1])
-        states = self.decoder(self.embedded(text, codes), mask)
-        last = states[torch.arange(len(text), device=text.device), text_lengths - 1]
-        return self.head(torch.cat([last[:, None], states[:, size:]], dim=1))
+        return self.head(self.states(text, text_lengths, codes))
 
     def targets(self, codes: Tensor, lengths: Tensor) -> Tensor:
         r"""Return codes (B, F) with the end behind them, (B, F + 1), ``IGNORED`` after it."""

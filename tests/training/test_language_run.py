@@ -14,9 +14,11 @@ import pytest
 import torch
 
 import codec_lib
-from codec_lib.lm.config import LanguageConfig, language_config
+from codec_lib.lm.config import LanguageConfig, module_config
+from codec_lib.lm.continuous_run import ContinuousRunConfig, train_continuous_model
 from codec_lib.lm.files import load_language_model
 from codec_lib.lm.run import train_language_model
+from codec_lib.lm.tokenizer_run import TokenizerConfig, train_tokenizer
 from codec_lib.training.checkpoints import latest_checkpoint, read_tensor_file
 from codec_lib.training.logs import read_csv
 
@@ -33,7 +35,7 @@ def config(tiny_corpus, tmp_path, monkeypatch) -> LanguageConfig:
     changes |= {"overrides.num_codes": 16, "overrides.dropout": 0.1, "accelerator": "cpu"}
     changes |= {"checkpoint_every": 3, "valid_every": 6, "valid_examples": 2}
     changes |= {"out_dir": str(tmp_path / "run"), "progress_seconds": 1000, "epsilon": 1e-4}
-    return language_config("smoke", changes)
+    return module_config(LanguageConfig, "smoke", changes)
 
 
 def _command(config: LanguageConfig, out: Path, *more: str) -> list[str]:
@@ -43,7 +45,7 @@ def _command(config: LanguageConfig, out: Path, *more: str) -> list[str]:
     pairs = [f"{name}={getattr(config, name)}" for name in settings]
     pairs += [f"overrides.{name}={value}" for name, value in config.overrides.items()]
     options = [part for pair in pairs for part in ("--set", pair)]
-    start = [sys.executable, "-m", "codec_lib.cli", "train-lm", "smoke"]
+    start = [sys.executable, "-m", "codec_lib.cli", "train-lm", "unified", "--preset", "smoke"]
     return [*start, "--out", str(out), *options, *more]
 
 
@@ -106,3 +108,29 @@ def test_two_processes_equal_one_with_the_joint_batch(config, tmp_path):
     )
     for name, value in first.items():
         torch.testing.assert_close(value, second[name], atol=2e-4, rtol=0, msg=name)
+
+
+def test_a_tokenizer_and_its_language_model_learn_and_go_on(tiny_corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("CODEC_LIB_CACHE", str(tmp_path / "cache"))
+    common = {"corpus": str(tiny_corpus), "accelerator": "cpu", "batch_size": 2, "steps": 40}
+    common |= {"progress_seconds": 1000, "checkpoint_every": 10, "valid_every": 20, "lr": 3e-3}
+    first = module_config(TokenizerConfig, "smoke", {**common, "out_dir": str(tmp_path / "t")})
+    run = train_tokenizer(first)
+    rows = read_csv(run / "metrics.csv")
+    assert float(rows[-1]["train/mel"]) < 0.8 * float(rows[0]["train/mel"])
+    assert {"valid/per", "valid/ctc", "valid/wave"} <= set(rows[-1])
+    tokenizer = str(run / "final.safetensors")
+    for head in ("mean", "flow"):
+        changes = {**common, "tokenizer": tokenizer, "overrides.head": head, "batch_size": 4}
+        changes["out_dir"] = str(tmp_path / head)
+        config = module_config(ContinuousRunConfig, "smoke", changes)
+        whole = train_continuous_model(config)
+        rows = read_csv(whole / "metrics.csv")
+        losses = [float(row["train/loss"]) for row in rows]
+        assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+        parts = replace(config, out_dir=str(tmp_path / f"{head}-parts"))
+        train_continuous_model(
+            replace(parts, time_limit_minutes=1e-9)
+        )  # one step, then a checkpoint
+        assert latest_checkpoint(parts.out_dir).name == "step_00000001"
+        _same_end(whole, train_continuous_model(parts))

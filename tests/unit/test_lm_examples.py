@@ -12,7 +12,7 @@ import codec_lib
 from codec_lib import audio
 from codec_lib.cli import app
 from codec_lib.data import Corpus, corpus
-from codec_lib.lm.config import LanguageConfig, language_config
+from codec_lib.lm.config import LanguageConfig, module_config
 from codec_lib.lm.examples import JoinedBatches, Spoken, collate, joined, spoken_of
 from codec_lib.lm.files import load_language_model, save_language_model
 from codec_lib.lm.sampling import Sampling
@@ -102,7 +102,7 @@ def test_batches_go_on_and_are_shared_between_processes():
 
 
 def test_config_says_what_is_wrong():
-    assert language_config("smoke", {"lr": "1e-4"}).lr == 1e-4
+    assert module_config(LanguageConfig, "smoke", {"lr": "1e-4"}).lr == 1e-4
     for values, message in (
         ({"steps": 0}, "steps"),
         ({"average_decay": 2}, "average_decay"),
@@ -112,7 +112,7 @@ def test_config_says_what_is_wrong():
         with pytest.raises(ValueError, match=message):
             LanguageConfig(**values)
     with pytest.raises(ValueError, match="most_frames"):
-        language_config("small", {"max_frames": 3})
+        module_config(LanguageConfig, "small", {"max_frames": 3})
 
 
 def test_a_file_gives_the_model_back(tmp_path):
@@ -150,3 +150,14 @@ def test_speaking_and_its_command(codec, tmp_path, make_speech):
     assert audio.read(tmp_path / "out.wav").shape[1] > 0
     done = CliRunner().invoke(app, [*command, *voice[:2]])
     assert done.exit_code == 2 and "--prompt-text" in done.output
+
+
+def test_the_command_says_what_it_cannot_train():
+    for arguments, message in (
+        (["parrot"], "expected one of"),
+        (["tokenizer", "--codec", "a"], "expected none"),
+        (["unified", "--preset", "huge"], "preset"),
+        (["unified", "--set", "most_frame=3"], "most_frames"),
+    ):
+        done = CliRunner().invoke(app, ["train-lm", *arguments])
+        assert done.exit_code == 2 and message in done.output, done.output

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from codec_lib.lm.examples import collate
-from codec_lib.lm.generation import Writer, generate, write_first
+from codec_lib.lm.generation import generate, write_first
+from codec_lib.lm.prefix import Writer
 from codec_lib.lm.sampling import Sampling, draw_codes, probabilities
 from codec_lib.lm.unified import Batch, build_unified
 
@@ -51,8 +52,9 @@ def test_the_cache_changes_nothing(model, batch, sampling):
     assert all(torch.equal(a, b) for a, b in zip(fast, slow, strict=True))
 
 
-def test_logits_with_and_without_the_cache(model, batch):
-    writers = [Writer(model.ar, batch, 5, use_cache) for use_cache in (True, False)]
+def test_states_with_and_without_the_cache(model, batch):
+    given = (batch.text, batch.text_lengths, batch.codes[:, 0], batch.code_lengths)
+    writers = [Writer(model.ar, *given, 5, use_cache) for use_cache in (True, False)]
     with torch.no_grad():
         one, other = (writer.first() for writer in writers)
         for step in range(5):

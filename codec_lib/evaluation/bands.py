@@ -1,0 +1,88 @@
+r"""How much of each frequency band survives: coherence of waveforms, correlation of envelopes.
+
+The magnitude of the transfer function from speech to its reconstruction is what [Li et al. 2024,
+Cont-SPT] call information retention, at 2, 5 and 8 kHz. A decoder that invents the phase destroys
+it in every band although nothing can be heard, so the magnitudes of the spectrogram are compared
+over time as well, which do not depend on the phase. Notebook: 41. Leaves out: hearing.
+Read next: ``reconstruction.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from codec_lib.shapes import check_shape
+
+EDGES = (0, 500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000)  # Hz
+
+
+def band_retention(
+    original: Tensor, made: Tensor, sample_rate: int, edges: Sequence[float] = EDGES
+) -> list[dict[str, float]]:
+    r"""Compare speech and its reconstruction band by band.
+
+    .. math:: H = \frac{|S_{xy}|}{S_{xx}}, \qquad C = \frac{|S_{xy}|^2}{S_{xx} S_{yy}}
+
+    with cross- and power spectra averaged over time (Welch, windows of 32 ms), then over the
+    frequencies of the band, each weighed by :math:`S_{xx}`.
+
+    Parameters
+    ----------
+    original, made
+        Shape (1, T), as long as each other, at least 0.1 s.
+    sample_rate
+        Hz.
+    edges
+        Of the bands, Hz, rising, up to half the sample rate.
+
+    Returns
+    -------
+    list[dict[str, float]]
+        A row per band: ``low`` and ``high`` (Hz); ``transfer`` H and ``coherence`` C; ``envelope``,
+        the correlation over time of the band's log magnitude with its own in the original; NaN
+        where the original has no energy.
+
+    Raises
+    ------
+    ValueError
+        If the shapes or the edges do not fit.
+    """
+    length = check_shape(original, "1 T", name="original")["T"]
+    check_shape(made, "1 T", name="made", T=length)
+    if list(edges) != sorted(set(edges)) or len(edges) < 2 or edges[-1] > sample_rate / 2:
+        raise ValueError(
+            f"edges: got {list(edges)}, expected rising ones up to {sample_rate / 2:g} Hz"
+        )
+    if length < sample_rate // 10:
+        raise ValueError(f"original: got {length} samples, expected at least 0.1 s")
+    size = round(0.032 * sample_rate)
+    window, pair = torch.hann_window(size, dtype=torch.float64), torch.cat([original, made])
+    options = {"hop_length": size // 2, "window": window, "return_complex": True, "center": False}
+    x, y = torch.stft(pair.double().cpu(), size, **options)  # (bins, frames)
+    power, other = (one.abs().square().mean(1) for one in (x, y))  # S_xx, S_yy
+    cross = (x.conj() * y).mean(1).abs()  # |S_xy|
+    place, rows = torch.arange(len(power)) * sample_rate / size, []
+    for low, high in pairwise(edges):
+        inside = (place >= low) & (place < high)
+        energy = power[inside].sum()
+        both = cross[inside].square() / (power[inside] * other[inside]).clamp_min(1e-300)
+        row = {"low": float(low), "high": float(high)}
+        row["transfer"] = float(cross[inside].sum() / energy)
+        row["coherence"] = float((both * power[inside]).sum() / energy)
+        row["envelope"] = _correlation(*(one[inside].abs().mean(0) for one in (x, y)))
+        rows.append(row)
+    return rows
+
+
+def _correlation(one: Tensor, other: Tensor) -> float:
+    """Correlate two positive envelopes, in decibels, 60 below the first's peak at least."""
+    if not float(one.max()):
+        return float("nan")
+    levels = torch.stack([one, other]).clamp_min(1e-3 * float(one.max())).log()
+    if float(levels.std(dim=1).min()) < 1e-9:
+        return float("nan")
+    return float(torch.corrcoef(levels)[0, 1])

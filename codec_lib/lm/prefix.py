@@ -1,0 +1,158 @@
+r"""A prefix language model of frames: text in front, then frames from left to right.
+
+What the model of codes and the model of continuous tokens have in common: text hears all of the
+text, a frame hears the text and the frames before it, and what follows a frame is read from the
+state at its place; what comes first is read from the end of the text. ``Writer`` continues a batch
+of texts and prompts frame by frame.
+
+The text is read once; after that each step runs one frame through the layers, which find what came
+before in a cache. Without the cache every step runs everything again and comes to the same;
+``make bench`` has the ratio. Items may have texts and prompts of different lengths; each goes on
+as it would alone.
+
+[Wang et al. 2023, VALL-E]. Notebook: 40. Leaves out: streaming. Read next: ``unified.py``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .layers import KeyValueCache, SinePosition, Stack, prefix_mask, real
+
+
+class PrefixModel(nn.Module):
+    r"""Base of both models; a subclass embeds frames and reads states.
+
+    Parameters
+    ----------
+    stack
+        The layers.
+    num_symbols, embedding_scale
+        Size of the table of phonemes, standard deviation of its entries.
+    dropout
+        Behind positions.
+    """
+
+    def __init__(
+        self, stack: Stack, num_symbols: int, embedding_scale: float = 1.0, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.text_embedding = nn.Embedding(num_symbols, stack.dim)
+        nn.init.normal_(self.text_embedding.weight, std=embedding_scale)
+        self.text_position = SinePosition(stack.dim, dropout)
+        self.frame_position = SinePosition(stack.dim, dropout)
+        self.decoder = stack
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """Map frames (B, F) or (B, F, D) to (B, F, width)."""
+        raise NotImplementedError
+
+    def embedded(self, text: Tensor, frames: Tensor, positions: Tensor | None = None) -> Tensor:
+        r"""Return what enters the layers, (B, S + F, width).
+
+        Parameters
+        ----------
+        text
+            Shape (B, S).
+        frames
+            Shape (B, F) or (B, F, D).
+        positions
+            Of the frames, (B, F); counted from 0 by default.
+        """
+        written = self.text_position(self.text_embedding(text))
+        spoken = self.frame_position(self.embed_frames(frames), positions)
+        return torch.cat([written, spoken], dim=1)
+
+    def states(self, text: Tensor, text_lengths: Tensor, frames: Tensor) -> Tensor:
+        r"""Return the states from which every frame, and what follows the last, is read.
+
+        Parameters
+        ----------
+        text, text_lengths
+            Symbols (B, S) and how many are real, (B,).
+        frames
+            Shape (B, F) or (B, F, D); what lies behind the real ones changes nothing before it.
+
+        Returns
+        -------
+        Tensor
+            Shape (B, F + 1, width).
+        """
+        size = text.shape[1]
+        mask = prefix_mask(real(text_lengths, size), frames.shape[1])
+        states = self.decoder(self.embedded(text, frames), mask)
+        last = states[torch.arange(len(text), device=text.device), text_lengths - 1]
+        return torch.cat([last[:, None], states[:, size:]], dim=1)
+
+
+class Writer:
+    r"""Frames of a batch, as far as they are written.
+
+    Columns are those of the model: text, padded; prompt, padded; then a column for every frame
+    that is written.
+
+    Parameters
+    ----------
+    model
+        In eval mode.
+    text, text_lengths
+        Symbols (B, S) and how many are real.
+    frames, frame_lengths
+        Prompts (B, P) or (B, P, D) and how many of their frames are real; P may be 0.
+    most
+        Frames that will be written at most.
+    use_cache
+        False runs everything again at each step.
+    """
+
+    def __init__(
+        self,
+        model: PrefixModel,
+        text: Tensor,
+        text_lengths: Tensor,
+        frames: Tensor,
+        frame_lengths: Tensor,
+        most: int,
+        use_cache: bool = True,
+    ) -> None:
+        self.model, self.text, self.frames = model, text, frames
+        self.text_lengths, self.prompt_lengths = text_lengths, frame_lengths
+        self.prompt_columns = frames.shape[1]
+        count = torch.arange(self.prompt_columns, device=text.device)
+        self.positions = count.expand(len(text), -1)
+        heard = real(text_lengths, text.shape[1]), real(frame_lengths, self.prompt_columns)
+        self.valid = torch.cat(heard, dim=1)
+        self.cache = None
+        if use_cache:
+            columns, like = self.valid.shape[1] + most, model.text_embedding.weight
+            self.cache = KeyValueCache(model.decoder, len(text), columns, like)
+
+    def first(self) -> Tensor:
+        r"""Read text and prompt; return the states (B, width) from which what follows is read."""
+        states = self._run(self.cache)
+        behind = self.text.shape[1] + self.prompt_lengths
+        last = torch.where(self.prompt_lengths > 0, behind, self.text_lengths) - 1
+        return states[torch.arange(len(last), device=last.device), last]
+
+    def following(self, frames: Tensor) -> Tensor:
+        r"""Write a frame (B,) or (B, D) behind each item; return the states (B, width) after it."""
+        written = self.frames.shape[1] - self.prompt_columns
+        place = (self.prompt_lengths + written)[:, None]
+        self.frames = torch.cat([self.frames, frames[:, None]], dim=1)
+        self.positions = torch.cat([self.positions, place], dim=1)
+        self.valid = torch.cat([self.valid, torch.ones_like(place, dtype=torch.bool)], dim=1)
+        if self.cache is None:
+            return self._run(None)[:, -1]
+        x = self.model.frame_position(self.model.embed_frames(frames[:, None]), place)
+        mask = self.cache.mark(self.valid[:, -1:])
+        return self.model.decoder(x, mask, cache=self.cache)[:, -1]
+
+    def _run(self, cache: KeyValueCache | None) -> Tensor:
+        """Run all columns that there are."""
+        size = self.text.shape[1]
+        mask = prefix_mask(self.valid[:, :size], self.frames.shape[1]) & self.valid[:, None, None]
+        if cache is not None:
+            cache.mark(self.valid)
+        x = self.model.embedded(self.text, self.frames, self.positions)
+        return self.model.decoder(x, mask, cache=cache)

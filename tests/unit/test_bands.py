@@ -1,0 +1,80 @@
+"""Retention by band: known filters, an invented phase, silence."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torchaudio
+from scipy import signal
+
+from codec_lib.evaluation.bands import EDGES, band_retention
+
+
+@pytest.fixture
+def noise():
+    """Noise whose loudness changes, so that envelopes have something to follow."""
+    level = 0.55 + 0.45 * torch.sin(2 * math.pi * 4 * torch.arange(32000) / 16000)
+    return (0.1 * level * torch.randn(32000))[None]
+
+
+def test_nothing_is_lost_where_nothing_changes(noise):
+    for row in band_retention(noise, noise, 16000):
+        for name in ("transfer", "coherence", "envelope"):
+            assert row[name] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_gain_is_a_transfer_and_no_loss(noise):
+    for row in band_retention(noise, 0.5 * noise, 16000):
+        assert row["transfer"] == pytest.approx(0.5, abs=1e-6)
+        assert row["coherence"] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_low_pass_loses_the_upper_bands(noise):
+    low = torchaudio.functional.lowpass_biquad(noise, 16000, 1500)
+    rows = band_retention(noise, low, 16000)
+    transfers = [row["transfer"] for row in rows]
+    assert transfers[0] > 0.95 and transfers[-1] < 0.05
+    assert transfers == sorted(transfers, reverse=True)
+
+
+def test_an_invented_phase_keeps_the_envelope_alone(noise):
+    window = torch.hann_window(512)
+    spectrum = torch.stft(noise, 512, 128, window=window, return_complex=True)
+    turned = spectrum * torch.exp(2j * math.pi * torch.rand(spectrum.shape))
+    made = torch.istft(turned, 512, 128, window=window, length=32000)
+    rows = band_retention(noise, made, 16000)
+    assert max(row["coherence"] for row in rows) < 0.2
+    assert min(row["envelope"] for row in rows) > 0.5
+
+
+def test_independent_noise_has_nothing_in_common(noise):
+    rows = band_retention(noise, 0.1 * torch.randn(1, 32000), 16000)
+    assert max(row["coherence"] for row in rows) < 0.1
+    assert max(abs(row["envelope"]) for row in rows) < 0.3
+
+
+def test_spectra_are_those_of_scipy(noise):
+    """One band as wide as all: sums over frequencies, from scipy's cross- and power spectra."""
+    made = torchaudio.functional.lowpass_biquad(noise, 16000, 1500) + 0.01 * torch.randn(1, 32000)
+    options = {"nperseg": 512, "window": "hann", "detrend": False, "scaling": "spectrum"}
+    x, y = noise[0].double().numpy(), made[0].double().numpy()
+    cross, power = signal.csd(x, y, **options)[1][1:256], signal.welch(x, **options)[1][1:256]
+    (row,) = band_retention(noise, made, 16000, (31, 8000))
+    assert row["transfer"] == pytest.approx(float(abs(cross).sum() / power.sum()), rel=1e-6)
+    coherence = signal.coherence(x, y, **{k: options[k] for k in ("nperseg", "window", "detrend")})
+    expected = float((coherence[1][1:256] * power).sum() / power.sum())
+    assert row["coherence"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_silence_is_not_a_number_and_mistakes_are_explained(noise):
+    rows = band_retention(torch.zeros(1, 3200), torch.zeros(1, 3200), 16000)
+    assert len(rows) == len(EDGES) - 1
+    assert all(math.isnan(row[name]) for row in rows for name in ("transfer", "envelope"))
+    with pytest.raises(ValueError, match="edges"):
+        band_retention(noise, noise, 16000, (0, 9000))
+    with pytest.raises(ValueError, match="made"):
+        band_retention(noise, noise[:, 1:], 16000)
+    with pytest.raises(ValueError, match="at least"):
+        band_retention(noise[:, :99], noise[:, :99], 16000)
