@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codec_lib import audio
-from codec_lib.evaluation import memory, quantizer_bench, speed, teacher_bench
+from codec_lib.evaluation import language_bench, memory, quantizer_bench, speed, teacher_bench
 
 
 def test_runs_take_turns_and_ratios_compare_turn_by_turn():
@@ -105,3 +105,10 @@ def test_table_prints_every_row(capsys):
     speed.print_table([{"measured": "x", "ratio": 1.5, "frames": 7}])
     printed = capsys.readouterr().out
     assert "1.50" in printed and "frames 7" in printed
+
+
+def test_generation_is_timed_on_the_same_codes():
+    row = language_bench.cache_speed("smoke", repetitions=1, frames=12)
+    assert row["same_codes"] == 1 and row["ratio"] > 0 and row["times_real_time"] > 0
+    heads = language_bench.head_speed(repetitions=1, tokens=3)
+    assert [row["ratio"] == 1 for row in heads] == [True, False]
