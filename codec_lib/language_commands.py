@@ -1,4 +1,4 @@
-r"""Commands of ``codec-lib`` for speech language models: ``train-lm`` and ``speak``.
+r"""Commands of ``codec-lib`` for speech language models: ``train-lm``, ``speak``, ``judge-lm``.
 
 Every command imports what it needs when it runs. Read next: ``lm/unified.py``.
 """
@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from codec_lib.commands import assignments
+from codec_lib.commands import assignments, part_of
+from codec_lib.study_commands import columns_text
 
 
 def train_lm_command(
@@ -76,31 +77,68 @@ def speak_command(
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
 ) -> None:
     """Say a text in a voice heard for three seconds."""
-    from codec_lib import audio, hub
-    from codec_lib.lm.continuous_run import load_continuous_model, synthesise_continuous
-    from codec_lib.lm.files import load_language_model
+    from codec_lib import audio
+    from codec_lib.lm.loading import load_speaking_model
     from codec_lib.lm.sampling import Sampling
-    from codec_lib.lm.speaking import Prompt, synthesise
-    from codec_lib.lm.tokenizer_run import load_tokenizer
+    from codec_lib.lm.speaking import Prompt
 
     if (prompt is None) != (not prompt_text):
         raise ValueError(
             "--prompt: got a prompt without --prompt-text or the reverse, expected both or none"
         )
-    card = hub.read_tensors(hub.resolve(model))[0].get("card", {})
-    discrete = "continuous_language" not in card
-    network: Any = (load_language_model if discrete else load_continuous_model)(model)
-    source = codec or card["codec" if discrete else "tokenizer"]
-    tokenizer: Any = (hub.load if discrete else load_tokenizer)(source)
+    speaker = load_speaking_model(model, codec, Sampling(temperature, top_k, top_p), seed)
     voice = None
     if prompt is not None:
-        voice = Prompt(audio.read(prompt, tokenizer.sample_rate), prompt_text)
-    if discrete:
-        options = (Sampling(temperature, top_k, top_p), seed)
-        (wav,) = synthesise(network, tokenizer, [text], [voice], *options)
-    else:
-        (wav,) = synthesise_continuous(network, tokenizer, [text], [voice], seed)
+        voice = Prompt(audio.read(prompt, speaker.sample_rate), prompt_text)
+    (wav,) = speaker.say([text], [voice])
     if not wav.shape[1]:
         raise ValueError("text: the model ended at once. Hint: another --seed or --temperature")
-    audio.write(target, audio.peak_guard(wav), tokenizer.sample_rate)
-    typer.echo(f"{target}: {wav.shape[1] / tokenizer.sample_rate:.2f} s")
+    audio.write(target, audio.peak_guard(wav), speaker.sample_rate)
+    typer.echo(f"{target}: {wav.shape[1] / speaker.sample_rate:.2f} s")
+
+
+def judge_lm_command(
+    models: Annotated[list[str], typer.Argument(help="[LABEL=]NAME or file of language models.")],
+    corpus: Annotated[
+        str, typer.Option(help="Speakers with texts, that none has met.")
+    ] = "synthetic",
+    split: Annotated[
+        str, typer.Option(help="train, dev or test; where there is none, all.")
+    ] = "test",
+    tasks: Annotated[int, typer.Option(help="Sentences to say, each after a prompt.")] = 40,
+    judges: Annotated[
+        str, typer.Option(help="words,speaker,quality; as in judge.")
+    ] = "words,speaker",
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest code.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Only the k likeliest codes; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Only the likeliest, up to this share.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of tasks and of what is drawn.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
+) -> None:
+    """Let language models say sentences in voices they have not met, and judge what is heard."""
+    from codec_lib.evaluation.judges import make_judges
+    from codec_lib.evaluation.results import write_results
+    from codec_lib.evaluation.synthesis import judge_synthesis, synthesis_tasks
+    from codec_lib.lm.loading import load_speaking_model
+    from codec_lib.lm.sampling import Sampling
+
+    sampling, found = Sampling(temperature, top_k, top_p), {}
+    for given in models:
+        label, _, name = given.rpartition("=")
+        found[label or Path(name).stem] = load_speaking_model(name, None, sampling, seed)
+    rates = {one.sample_rate for one in found.values()}
+    if len(rates) != 1 or len(found) != len(models):
+        raise ValueError(
+            f"models: got {models} at {sorted(rates)} Hz, expected different labels and one rate"
+        )
+    speech = part_of(corpus, split, False, rates.pop())
+    chosen, heard = synthesis_tasks(speech, tasks, seed=seed), make_judges(judges.split(","))
+    ways = {label: one.say for label, one in found.items()}
+    rows = judge_synthesis(speech, chosen, ways, heard, log=typer.echo)
+    measures = ("wer", "cer", "speaker_similarity", "dnsmos", "seconds_ratio", "empty")
+    typer.echo(columns_text(rows, ("way",), measures))
+    conditions = {"corpus": corpus, "split": split, "tasks": len(chosen), "judges": judges}
+    conditions |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    conditions["fingerprints"] = {label: one.fingerprint for label, one in found.items()}
+    if out is not None:
+        typer.echo(f"written: {write_results(out, rows, conditions)}")

@@ -1,0 +1,149 @@
+r"""Zero-shot synthesis judged: are the words right, and is it the voice of the prompt?
+
+A speaker whom no model has met says a few seconds, the prompt, and another sentence, the target.
+Models are given the prompt, its text and the target's text; what they say is heard by the same
+judges as the recording of the target, which is the best there can be, and as a recording of
+somebody else, which is what the voice must not be like. Protocol of [Zhang et al. 2024,
+SpeechTokenizer], §5.4, with judges that need no download. Notebooks 40 and 41. Leaves out:
+listeners. Read next: ``judges/base.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec_lib import audio
+from codec_lib.data import Corpus
+from codec_lib.lm.speaking import Prompt
+
+from .judges import Judge, JudgedClip, scores_of
+from .results import summarise
+
+Way = Callable[
+    [Sequence[str], Sequence[Prompt]], list[Tensor]
+]  # texts, prompts -> waveforms (1, T)
+SILENCE_SECONDS = 0.5  # judged in place of an utterance that is empty
+
+
+def synthesis_tasks(
+    corpus: Corpus, count: int, seconds: tuple[float, float] = (1.5, 5.0), seed: int = 0
+) -> list[tuple[int, int]]:
+    r"""Draw prompts and targets of the same speakers.
+
+    Parameters
+    ----------
+    corpus
+        With texts and speakers.
+    count
+        Tasks wanted; fewer where there are fewer.
+    seconds
+        Shortest and longest prompt.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    list[tuple[int, int]]
+        Prompt and target, numbers of utterances; no target twice, and none its own prompt.
+
+    Raises
+    ------
+    ValueError
+        If no speaker has a prompt and a target.
+    """
+    rng = np.random.default_rng(seed)
+    shortest, longest = (limit * corpus.sample_rate for limit in seconds)
+    by_speaker: dict[str, list[int]] = {}
+    for index, one in enumerate(corpus):
+        if one.text and one.speaker_id and corpus.length(index):
+            by_speaker.setdefault(one.speaker_id, []).append(index)
+    tasks = []
+    for own in by_speaker.values():
+        for target in own:
+            prompts = [i for i in own if i != target and shortest <= corpus.length(i) <= longest]
+            if prompts:
+                tasks.append((int(rng.choice(prompts)), target))
+    if not tasks:
+        raise ValueError(
+            f"{corpus.name}: got no speaker with a prompt of {seconds[0]} to {seconds[1]} s and "
+            "another utterance, both with text, expected some"
+        )
+    return [tasks[place] for place in rng.permutation(len(tasks))[:count]]
+
+
+def judge_synthesis(
+    corpus: Corpus,
+    tasks: Sequence[tuple[int, int]],
+    ways: Mapping[str, Way],
+    judges: Mapping[str, Judge],
+    batch_size: int = 8,
+    log: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    r"""Let models say targets in the voices of prompts, and judge them.
+
+    Parameters
+    ----------
+    corpus, tasks
+        See ``synthesis_tasks``.
+    ways
+        By name, e.g. ``lm.synthesise`` with a model and a codec filled in; at the corpus's rate.
+    judges
+        ``words`` hears the target's text, ``speaker`` compares with the prompt; others that need
+        more than a text and a voice are left out.
+    batch_size
+        Utterances asked for at once.
+    log
+        Called with a line for each way.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        A row for ``"recording"`` (of the target), ``"somebody else"`` (a recording with the right
+        words in another voice is not at hand, so only its voice is judged) and each way: ``way``,
+        ``utterances``; ``empty``, how many were; ``seconds_ratio``, mean length over that of the
+        recording; the fields of ``Score.summary`` of every measure.
+    """
+    prompts = [Prompt(corpus.load(prompt), corpus[prompt].text) for prompt, _ in tasks]
+    texts, real = [corpus[target].text for _, target in tasks], []
+    real = [corpus.load(target) for _, target in tasks]
+    made = {"recording": real, "somebody else": [corpus.load(i) for i in _others(corpus, tasks)]}
+    for name, way in ways.items():
+        made[name] = []
+        for at in range(0, len(tasks), batch_size):
+            part = slice(at, at + batch_size)
+            made[name] += way(texts[part], prompts[part])
+        if log is not None:
+            log(f"{name}: {len(tasks)} utterances said")
+    rows = []
+    for name, wavs in made.items():
+        row: dict[str, Any] = {"way": name, "utterances": len(wavs)}
+        row["empty"] = sum(not wav.shape[-1] for wav in wavs)
+        spans = [a.shape[-1] / b.shape[-1] for a, b in zip(wavs, real, strict=True)]
+        row |= summarise(spans, "seconds_ratio")
+        silence = round(SILENCE_SECONDS * corpus.sample_rate)
+        heard = [wav if wav.shape[-1] else torch.zeros(1, silence) for wav in wavs]
+        said = [""] * len(texts) if name == "somebody else" else texts
+        parts = zip(heard, said, prompts, strict=True)
+        clips = [JudgedClip(audio.peak_guard(w), corpus.sample_rate, text=t, voice=p.wav)
+                 for w, t, p in parts]  # fmt: skip
+        for by_measure in scores_of(judges, clips).values():
+            for measure, score in by_measure.items():
+                row |= score.summary(measure)
+        rows.append(row)
+    return rows
+
+
+def _others(corpus: Corpus, tasks: Sequence[tuple[int, int]]) -> list[int]:
+    """Return for each task an utterance of another speaker, of another task where there is one."""
+    speakers = [one.speaker_id for one in corpus]
+    targets = [target for _, target in tasks]
+    found = []
+    for place, (_, target) in enumerate(tasks):
+        turned = [*targets[place + 1 :], *targets[:place], *range(len(corpus))]
+        found.append(next(i for i in turned if speakers[i] != speakers[target]))
+    return found

@@ -1,0 +1,90 @@
+r"""One way to speak, whatever a file holds: a model of codes with its codec, or one of tokens.
+
+No paper. Leaves out: models in memory (``speaking.py``, ``continuous_run.py``).
+Read next: ``evaluation/synthesis.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codec_lib import hub
+
+from .continuous_run import load_continuous_model, synthesise_continuous
+from .files import load_language_model
+from .sampling import Sampling
+from .speaking import Prompt, synthesise
+from .tokenizer_run import load_tokenizer
+
+
+@dataclass(frozen=True)
+class SpeakingModel:
+    r"""A language model with what decodes its tokens.
+
+    Attributes
+    ----------
+    sample_rate
+        Hz, of prompts and of what is said.
+    say
+        Function from texts and prompts (or None) to waveforms (1, T).
+    fingerprint
+        Of the model's file.
+    """
+
+    sample_rate: int
+    say: Callable[[Sequence[str], Sequence[Prompt | None]], list[Tensor]]
+    fingerprint: str
+
+
+def load_speaking_model(
+    name_or_path: str | Path,
+    codec: str | Path | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> SpeakingModel:
+    r"""Load a language model by name or path, and the codec or tokenizer that its file names.
+
+    Parameters
+    ----------
+    name_or_path
+        Of a unified model or of one of continuous tokens.
+    codec
+        Instead of what the file names.
+    sampling
+        How codes are drawn; continuous tokens take its ``frames_per_symbol`` in frames of 20 ms.
+    seed
+        Of what is drawn.
+    device
+        Where to speak.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it holds something else.
+    """
+    path, sampling = hub.resolve(name_or_path), sampling or Sampling()
+    card = hub.read_tensors(path)[0].get("card", {})
+    print_ = hub.sha256(path)[:16]
+    if "continuous_language" in card:
+        model: Any = load_continuous_model(path).to(device)
+        tokenizer: Any = load_tokenizer(codec or card["tokenizer"]).to(device)
+        most = sampling.frames_per_symbol * tokenizer.token_rate / 50
+
+        def say(texts: Sequence[str], prompts: Sequence[Prompt | None]) -> list[Tensor]:
+            return synthesise_continuous(model, tokenizer, texts, prompts, seed, most)
+
+        return SpeakingModel(tokenizer.sample_rate, say, print_)
+    model = load_language_model(path).to(device)
+    tokenizer = hub.load(codec or model.card["codec"], device=device)
+
+    def write(texts: Sequence[str], prompts: Sequence[Prompt | None]) -> list[Tensor]:
+        return synthesise(model, tokenizer, texts, prompts, sampling, seed)
+
+    return SpeakingModel(tokenizer.sample_rate, write, print_)

@@ -1,0 +1,98 @@
+"""Zero-shot synthesis: tasks, and judges that know the answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import codec_lib
+from codec_lib.cli import app
+from codec_lib.codecs.continuous import build_continuous
+from codec_lib.data import Corpus, corpus, make_synthetic
+from codec_lib.evaluation.judges import Judge, Score
+from codec_lib.evaluation.results import read_results
+from codec_lib.evaluation.synthesis import judge_synthesis, synthesis_tasks
+from codec_lib.lm.continuous import build_continuous_model
+from codec_lib.lm.continuous_run import save_continuous_model
+from codec_lib.lm.files import save_language_model
+from codec_lib.lm.tokenizer_run import save_tokenizer
+from codec_lib.lm.unified import build_unified
+
+
+class Reader(Judge):
+    """Reads the length of the text that a clip was made from out of its first sample."""
+
+    name, needs = "reader", ("text", "target")
+
+    def judge(self, clips):
+        """Compare."""
+        wrong = [float(round(float(c.wav[0, 0]) * 1000) != len(c.text)) for c in clips]
+        return {"wrong": Score(np.array(wrong), higher_is_better=False)}
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    make_synthetic(folder, num_utterances=120)
+    return corpus(str(folder))
+
+
+def test_tasks_are_of_one_speaker_and_no_target_comes_twice(speech):
+    tasks = synthesis_tasks(speech, 20, seed=1)
+    assert 5 < len(tasks) <= 20
+    assert len({target for _, target in tasks}) == len(tasks)
+    for prompt, target in tasks:
+        assert prompt != target and speech[prompt].speaker_id == speech[target].speaker_id
+        assert 1.5 * 16000 <= speech.length(prompt) <= 5 * 16000
+    assert tasks == synthesis_tasks(speech, 20, seed=1) != synthesis_tasks(speech, 20, seed=2)
+    with pytest.raises(ValueError, match="no speaker"):
+        synthesis_tasks(Corpus("one", [speech[0]]), 3)
+
+
+def test_judges_hear_what_was_said_and_what_was_not(speech):
+    tasks, asked = synthesis_tasks(speech, 6), []
+
+    def right(texts, prompts):
+        asked.append((len(texts), [prompt.text for prompt in prompts]))
+        return [torch.full((1, 8000), len(text) / 1000) for text in texts]
+
+    def mute(texts, prompts):
+        return [torch.zeros(1, 0) for _ in texts]
+
+    judges = {"reader": Reader()}
+    rows = judge_synthesis(speech, tasks, {"right": right, "mute": mute}, judges, batch_size=4)
+    by_way = {row["way"]: row for row in rows}
+    assert list(by_way) == ["recording", "somebody else", "right", "mute"]
+    assert by_way["right"]["wrong"] == 0 and by_way["mute"]["wrong"] == 1
+    assert by_way["mute"]["empty"] == len(tasks) and by_way["mute"]["seconds_ratio"] == 0
+    assert by_way["recording"]["seconds_ratio"] == 1
+    assert "wrong" not in by_way["somebody else"]  # its words are not known
+    assert sum(count for count, _ in asked) == len(tasks)
+    assert [text for _, texts in asked for text in texts] == [speech[p].text for p, _ in tasks]
+
+
+def test_the_command_judges_both_kinds_of_models(speech, tmp_path):
+    torch.manual_seed(0)
+    codec = codec_lib.build("speechtokenizer", "smoke", codebook_size=1024)
+    saved = codec_lib.hub.save_codec(codec, tmp_path / "codec.safetensors")
+    tokenizer = save_tokenizer(build_continuous("smoke"), tmp_path / "t.safetensors", {})
+    card, models = {"codec": str(saved), "tokenizer": str(tokenizer)}, []
+    for kind, build, save in (
+        ("codes", build_unified, save_language_model),
+        ("tokens", build_continuous_model, save_continuous_model),
+    ):
+        models.append(f"{kind}={save(build('smoke'), tmp_path / f'{kind}.safetensors', card)}")
+    folder, out = str(Path(speech[0].audio_path).parents[1]), tmp_path / "out.json"
+    options = ["--corpus", folder, "--tasks", "2", "--judges", "speaker", "--out", str(out)]
+    done = CliRunner().invoke(app, ["judge-lm", *models, *options, "--split", "train"])
+    assert done.exit_code == 0, done.output
+    rows, conditions = read_results(out)
+    assert [row["way"] for row in rows] == ["recording", "somebody else", "codes", "tokens"]
+    assert rows[0]["speaker_similarity"] > rows[1]["speaker_similarity"]
+    assert set(conditions["fingerprints"]) == {"codes", "tokens"} and conditions["tasks"] == 2
+    done = CliRunner().invoke(app, ["judge-lm", models[0], models[0], *options])
+    assert done.exit_code == 2 and "different labels" in done.output
