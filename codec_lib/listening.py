@@ -222,6 +222,8 @@ class LivePanel:
             slider.observe(lambda change: self._moved(label, change["new"]), names="value")
             self.sliders[label] = slider
             parts.append(slider)
+        else:  # keeps the reference's player level with the others
+            parts.append(ipywidgets.Box(layout=ipywidgets.Layout(height=f"{HEIGHT + 4}px")))
         look = ipywidgets.Layout(align_items="center", width="118px")
         return ipywidgets.VBox(parts, layout=look)
 
@@ -236,9 +238,11 @@ class LivePanel:
 
         shades = np.linspace(0.92, 0.75, len(BANDS))
         rows = "".join(
-            f"<div style='height:20%;background:rgba(0,0,0,{1 - shade:.2f});padding:2px 6px'>"
+            "<div style='height:20%;box-sizing:border-box;padding:2px 6px;"
+            f"background:rgba(0,0,0,{1 - shade:.2f})'>"
             f"{name}<br><span style='font-size:80%'>{low}–{high}</span></div>"
             for shade, (name, (low, high)) in zip(shades, BANDS.items(), strict=True)
         )
-        style = f"height:{HEIGHT - 40}px;margin-bottom:32px;font-size:85%;line-height:1.25"
+        # A slider's track is 44 pixels shorter than the slider, and its number stands below.
+        style = f"height:{HEIGHT - 44}px;margin-bottom:58px;font-size:85%;line-height:1.25"
         return ipywidgets.HTML(f"<div style='{style}'>{rows}</div>")
