@@ -127,9 +127,11 @@ def teacher_spin(
     device: Device = "cpu",
 ) -> None:
     """Tune a teacher's top layers so that its units stay the same in another voice."""
-    from codec_lib.teachers import load_teacher
+    from codec_lib.hub import known_names
+    from codec_lib.teachers import SmallHubert, load_teacher
     from codec_lib.teachers.perturbed import perturbed_copies
-    from codec_lib.teachers.spin import Spin, SpinSizes, save_spin
+    from codec_lib.teachers.spin import Spin, SpinSizes
+    from codec_lib.teachers.spin_files import save_spin
     from codec_lib.teachers.spin_training import PAPER, SMALL, train_spin
 
     if size not in ("small", "paper"):
@@ -145,7 +147,9 @@ def teacher_spin(
     train_spin(spin, speech, views, config, checkpoint, typer.echo)
     card = {"teacher": Path(teacher).name, "corpus": speech.name, "copies": copies}
     card |= {"training": {**asdict(config), "num_auxiliary": auxiliary}}
-    save_spin(spin.cpu(), out, card, base=teacher)
+    # What was tuned from a file of one's own is written whole where it is small: files move.
+    whole = isinstance(spin.teacher, SmallHubert) and teacher not in known_names()
+    save_spin(spin.cpu(), out, card, base="" if whole else teacher)
     _say_size(out)
 
 

@@ -17,7 +17,8 @@ from .iterations import train_hubert
 from .kmeans import KMeans, fit_kmeans, load_kmeans, save_kmeans
 from .mhubert import mhubert_units
 from .pretrained import PUBLISHED, PretrainedTeacher, pretrained
-from .spin import Spin, SpinSizes, load_spin, save_spin
+from .spin import Spin, SpinSizes
+from .spin_files import load_spin, save_spin
 from .text import TextTeacher, load_text_teacher
 
 

@@ -8,7 +8,7 @@ DC-Spin trains a second, larger set of codes beside the first and throws it away
 
 Differences: no released code of DC-Spin gives the weight of its second loss, so it is an argument.
 Notebook: 21. Leaves out: hard targets and mixed views, which the official code has switched off.
-Read next: ``spin_training.py``.
+Read next: ``spin_files.py``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import copy
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +26,7 @@ from codec_lib.quantizers.ranks import sum_over_ranks
 from codec_lib.shapes import check_shape
 
 from .features import Teacher
-from .hubert import HubertConfig, SmallHubert, weights_digest
+from .hubert import SmallHubert, weights_digest
 from .sinkhorn import sinkhorn
 
 HEADS = ("primary", "auxiliary")
@@ -299,94 +297,3 @@ def swapped_prediction_loss(
         "agreement": sum_over_ranks((first == second).sum()) / count,
         "perplexity": torch.special.entr(share).sum().exp(),
     }
-
-
-def save_spin(
-    spin: Spin,
-    path: str | Path,
-    card: dict[str, Any] | None = None,
-    base: str = "",
-    auxiliary: bool = False,
-) -> Path:
-    r"""Write a Spin to a .safetensors file in half precision.
-
-    Parameters
-    ----------
-    spin, path
-        What to write, and the file.
-    card
-        Anything JSON can hold that says how it was made.
-    base
-        Name or file of the teacher that was tuned, where that is no ``SmallHubert``: then only what
-        learnt is written, and loading needs the teacher.
-    auxiliary
-        True keeps the auxiliary codes.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ValueError
-        If ``base`` is missing.
-    """
-    from codec_lib import hub
-
-    spin = spin if auxiliary else spin.without_auxiliary()
-    state, described = spin.state_dict(), {**(card or {}), "spin": asdict(spin.config)}
-    if isinstance(spin.teacher, SmallHubert):
-        described["hubert"] = asdict(spin.teacher.config)
-    elif not base:
-        raise ValueError(
-            "base: got '', expected the name or file of the teacher, e.g. 'hubert_base': "
-            "only what learnt is written"
-        )
-    else:
-        parts = set(spin.trained_parts())
-        names = tuple(f"{name}." for name, part in spin.named_modules() if part in parts)
-        names += ("teacher.feature_mean", "teacher.feature_scale")  # measured anew, where there are
-        state = {key: value for key, value in state.items() if key.startswith(names)}
-        described["base"] = base
-    described["base_fingerprint"] = spin.base_fingerprint
-    return hub.save_tensors(state, path, True, {"card": described})
-
-
-def load_spin(name_or_path: str | Path) -> Spin:
-    r"""Load a Spin by name (``data/checkpoints``) or path, in eval mode, without gradient.
-
-    Raises
-    ------
-    ValueError
-        If the file holds no Spin, its weights do not fit, or its teacher is not the one it was
-        made from.
-    """
-    from codec_lib import hub
-
-    from . import load_teacher
-
-    path = hub.resolve(name_or_path)
-    described, state = hub.read_tensors(path)
-    card = described.get("card", {})
-    if "spin" not in card:
-        raise ValueError(f"{path}: got a file that holds no Spin, expected one of save_spin")
-    small = "hubert" in card
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced below
-        teacher = (
-            SmallHubert(HubertConfig(**card["hubert"])) if small else load_teacher(card["base"])
-        )
-    known = card.get("base_fingerprint", "")
-    if not small and teacher.fingerprint != known:
-        raise ValueError(
-            f"{path}: got a teacher {card['base']!r} with fingerprint {teacher.fingerprint}, "
-            f"expected {known}, which was tuned"
-        )
-    spin = Spin(teacher, SpinSizes(**card["spin"]))
-    try:
-        spin.load_state_dict(state if small else {**spin.state_dict(), **state})
-    except RuntimeError as error:
-        raise ValueError(f"{path}: got weights that do not fit its config: {error}") from error
-    spin.base_fingerprint = known
-    spin.normalize_codes()  # half precision has moved them a little
-    return spin.eval().requires_grad_(False)

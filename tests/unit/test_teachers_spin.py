@@ -16,10 +16,9 @@ from codec_lib.teachers.spin import (
     Spin,
     SpinHead,
     SpinSizes,
-    load_spin,
-    save_spin,
     swapped_prediction_loss,
 )
+from codec_lib.teachers.spin_files import load_spin, save_spin
 
 TINY = HubertConfig(dim=32, num_layers=3, num_heads=2, ffn_dim=64, num_units=10, unit_dim=16)
 SIZES = SpinSizes(num_codes=12, num_auxiliary=40, code_dim=8)
@@ -230,6 +229,20 @@ def test_of_other_teachers_only_what_learnt_is_written(tmp_path, monkeypatch, sp
     monkeypatch.setattr("codec_lib.teachers.pretrained", lambda name: published())
     with pytest.raises(ValueError, match="which was tuned"):
         load_spin(path)
+
+
+def test_of_a_shipped_teacher_too(tmp_path, speech):
+    spin = Spin(load_teacher("hubert-small"), SIZES).eval()
+    with torch.no_grad():
+        spin.teacher.layers[-1].ffn_in.bias.add_(1)
+    whole = save_spin(spin, tmp_path / "whole.safetensors")
+    path = save_spin(spin, tmp_path / "less.safetensors", base="hubert-small")
+    assert path.stat().st_size < 0.2 * whole.stat().st_size
+    one, other = load_spin(whole), load_spin(path)
+    assert one.fingerprint == other.fingerprint and one.base_fingerprint == other.base_fingerprint
+    assert torch.equal(one.units(speech[None]), other.units(speech[None]))
+    with pytest.raises(ValueError, match="which was tuned"):
+        save_spin(Spin(SmallHubert(), SIZES), path, base="hubert-small")
 
 
 def test_other_files_and_sizes_are_refused(teacher, tmp_path):
