@@ -71,7 +71,7 @@ class ContinuousConfig(CodecConfig):
 _TINY = {"token_dim": 8, "listener_width": 16, "listener_depth": 1, "num_quantizers": 2}
 SCALES = {
     "smoke": ContinuousConfig(**{**SMOKE, **_TINY, "codebook_size": 16}),
-    "small": ContinuousConfig(),
+    "small": ContinuousConfig(width=128, encoder_depth=3, decoder_depth=4, listener_width=64),
     # EnCodec's encoder and decoder at 24 kHz, as far as the paper's figure tells; 75 tokens/s.
     "paper": ContinuousConfig(
         sample_rate=24_000,

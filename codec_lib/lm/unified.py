@@ -46,6 +46,8 @@ class UnifiedConfig:
         Of all layers, see ``layers.Stack``.
     ar_layers, nar_layers
         Layers of each model.
+    nar_dim
+        Width of the second model, with an inner width in proportion; None: as the first.
     num_symbols
         Size of the table of phonemes; more than there are is allowed.
     num_quantizers, num_codes
@@ -70,11 +72,12 @@ class UnifiedConfig:
     num_codes: int = 1024
     embedding_scale: float = 1.0
     as_published: bool = False
+    nar_dim: int | None = None
 
 
 SCALES = {
     "smoke": UnifiedConfig(32, 2, 64, 0.0, 2, 2, 64, 8, 1024, 0.2),
-    "small": UnifiedConfig(128, 4, 512, 0.1, 4, 3, 64, 8, 1024, 0.2),
+    "small": UnifiedConfig(144, 4, 576, 0.1, 4, 3, 64, 8, 1024, 0.2, nar_dim=64),
     "paper": UnifiedConfig(as_published=True),
 }
 
@@ -261,7 +264,10 @@ class UnifiedSpeechLanguageModel(nn.Module):
         if config.num_quantizers < 2:
             raise ValueError(f"num_quantizers: got {config.num_quantizers}, expected at least 2")
         self.config = config
-        self.ar, self.nar = AutoregressiveModel(config), NonAutoregressiveModel(config)
+        self.ar = AutoregressiveModel(config)
+        width = config.nar_dim or config.dim
+        inner = config.hidden_dim * width // config.dim
+        self.nar = NonAutoregressiveModel(replace(config, dim=width, hidden_dim=inner))
 
     def forward(
         self, batch: Batch, codebook: int, prompt: Tensor | None = None
