@@ -19,7 +19,12 @@ from typer.core import TyperGroup
 
 from codec_lib.benchmark_commands import judge_command, slmtokbench_command
 from codec_lib.commands import assignments, units_command
-from codec_lib.language_commands import judge_lm_command, speak_command, train_lm_command
+from codec_lib.language_commands import (
+    bands_command,
+    judge_lm_command,
+    speak_command,
+    train_lm_command,
+)
 from codec_lib.study_commands import (
     convert_command,
     discrete_command,
@@ -316,6 +321,7 @@ app.command("tone")(tone_command)
 app.command("train-lm")(train_lm_command)
 app.command("speak")(speak_command)
 app.command("judge-lm")(judge_lm_command)
+app.command("bands")(bands_command)
 
 
 @app.command("export")

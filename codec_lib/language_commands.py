@@ -1,4 +1,4 @@
-r"""Commands of ``codec-lib`` for speech language models: ``train-lm``, ``speak``, ``judge-lm``.
+r"""Commands of ``codec-lib`` for speech language models: train, speak, judge, and compare bands.
 
 Every command imports what it needs when it runs. Read next: ``lm/unified.py``.
 """
@@ -95,6 +95,43 @@ def speak_command(
         raise ValueError("text: the model ended at once. Hint: another --seed or --temperature")
     audio.write(target, audio.peak_guard(wav), speaker.sample_rate)
     typer.echo(f"{target}: {wav.shape[1] / speaker.sample_rate:.2f} s")
+
+
+def bands_command(
+    names: Annotated[
+        list[str], typer.Argument(help="[LABEL=]NAME or file of codecs and continuous tokenizers.")
+    ],
+    corpus: Annotated[str, typer.Option(help="Corpora, joined by commas.")] = "synthetic",
+    split: Annotated[
+        str, typer.Option(help="train, dev or test; where there is none, all.")
+    ] = "test",
+    max_utterances: Annotated[int, typer.Option(help="Spread over the corpus.")] = 40,
+    out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
+) -> None:
+    """Measure how much of each frequency band survives coding."""
+    from codec_lib import hub
+    from codec_lib.evaluation.bands import retention_rows
+    from codec_lib.evaluation.results import write_results
+    from codec_lib.lm.loading import round_trip
+
+    ways, rate, prints = {}, set(), {}
+    for given in names:
+        label, _, name = given.rpartition("=")
+        label = label or Path(name).stem
+        ways[label], own = round_trip(name)
+        rate.add(own)
+        prints[label] = hub.sha256(hub.resolve(name))[:16]
+    if len(rate) != 1 or len(ways) != len(names):
+        raise ValueError(
+            f"names: got {names} at {sorted(rate)} Hz, expected different labels and one rate"
+        )
+    speech = part_of(corpus, split, False, rate.pop())
+    rows = retention_rows(speech, ways, max_utterances)
+    typer.echo(columns_text(rows, ("way", "low", "high"), ("transfer", "coherence", "envelope")))
+    conditions = {"corpus": corpus, "split": split, "max_utterances": max_utterances}
+    if out is not None:
+        conditions["fingerprints"] = prints
+        typer.echo(f"written: {write_results(out, rows, conditions)}")
 
 
 def judge_lm_command(

@@ -28,7 +28,7 @@ from codec_lib.codecs.backbones import build_backbone
 from codec_lib.codecs.checks import check_speech
 from codec_lib.codecs.config import SMOKE, CodecConfig
 from codec_lib.quantizers.residual import ResidualVectorQuantizer
-from codec_lib.shapes import check_shape
+from codec_lib.shapes import Codes, check_shape
 
 LISTENERS = ("reconstruction", "tokens", "none")
 
@@ -283,3 +283,48 @@ def build_continuous(scale: str = "small", **overrides: Any) -> ContinuousTokeni
     fixed = {k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v
              for k, v in overrides.items()}  # fmt: skip
     return ContinuousTokenizer(replace(SCALES[scale], **fixed))
+
+
+class DiscreteTwin:
+    r"""A tokenizer with a quantizer, with what a language model of codes asks of a codec.
+
+    Parameters
+    ----------
+    tokenizer
+        Built with ``discrete=True``, in eval mode.
+
+    Attributes
+    ----------
+    sample_rate, hop_length, frame_rate, codebook_sizes, fingerprint
+        As a codec's; a frame is a token.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer has no quantizer.
+    """
+
+    def __init__(self, tokenizer: ContinuousTokenizer) -> None:
+        if tokenizer.quantizer is None:
+            raise ValueError("tokenizer: got continuous tokens, expected discrete=True")
+        self.tokenizer, self.sample_rate = tokenizer, tokenizer.sample_rate
+        self.hop_length, self.frame_rate = tokenizer.token_hop, tokenizer.token_rate
+        self.codebook_sizes = tuple(tokenizer.quantizer.codebook_sizes)
+        self.fingerprint: str = getattr(tokenizer, "fingerprint", "")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.tokenizer.device
+
+    @torch.no_grad()
+    def encode(self, wav: Tensor, n_q: int | None = None) -> Codes:
+        r"""Encode a waveform (B, 1, T) into codes (B, n_q, F)."""
+        check_speech(wav, self.sample_rate, None)
+        return Codes(self.tokenizer.quantizer.encode(self.tokenizer.embed(wav), n_q), wav.shape[-1])
+
+    def decode(self, codes: Codes) -> Tensor:
+        r"""Decode codes into a waveform (B, 1, T)."""
+        return self.tokenizer.decode(
+            self.tokenizer.quantizer.decode(codes.codes), codes.num_samples
+        )

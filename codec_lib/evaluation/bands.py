@@ -9,13 +9,18 @@ Read next: ``reconstruction.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from codec_lib.data import Corpus
 from codec_lib.shapes import check_shape
+
+from .reconstruction import spread_indices
+from .results import summarise
 
 EDGES = (0, 500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000)  # Hz
 
@@ -76,6 +81,45 @@ def band_retention(
         row["envelope"] = _correlation(*(one[inside].abs().mean(0) for one in (x, y)))
         rows.append(row)
     return rows
+
+
+def retention_rows(
+    corpus: Corpus,
+    ways: Mapping[str, Callable[[Tensor], Tensor]],
+    max_utterances: int = 40,
+    edges: Sequence[float] = EDGES,
+) -> list[dict[str, Any]]:
+    r"""Average ``band_retention`` over utterances, for several ways of coding.
+
+    Parameters
+    ----------
+    corpus
+        Any.
+    ways
+        By name a function from a waveform (1, 1, T) to what becomes of it, as long.
+    max_utterances
+        Spread over the corpus.
+    edges
+        As in ``band_retention``.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        A row for each way and band: ``way``, ``low``, ``high``, ``utterances``, and of each measure
+        the fields of ``results.summarise``.
+    """
+    chosen, found = spread_indices(len(corpus), max_utterances), []
+    wavs = [corpus.load(index) for index in chosen]
+    wavs = [wav for wav in wavs if wav.shape[-1] >= corpus.sample_rate // 10]
+    for name, way in ways.items():
+        kept = [band_retention(wav, way(wav[None])[0], corpus.sample_rate, edges) for wav in wavs]
+        for band in zip(*kept, strict=True):
+            row: dict[str, Any] = {"way": name, "low": band[0]["low"], "high": band[0]["high"]}
+            row["utterances"] = len(band)
+            for measure in ("transfer", "coherence", "envelope"):
+                row |= summarise([one[measure] for one in band], measure)
+            found.append(row)
+    return found
 
 
 def _correlation(one: Tensor, other: Tensor) -> float:

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from codec_lib import audio
 from codec_lib.codecs.base import Codec
-from codec_lib.codecs.continuous import ContinuousTokenizer
+from codec_lib.codecs.continuous import ContinuousTokenizer, DiscreteTwin
 from codec_lib.data import Corpus
 from codec_lib.data.segments import length_batches
 from codec_lib.evaluation.codec_probe import codes_of
@@ -52,7 +52,9 @@ class Spoken:
     codes: Tensor
 
 
-def spoken_of(corpus: Corpus, codec: Codec, num_quantizers: int | None = None) -> list[Spoken]:
+def spoken_of(
+    corpus: Corpus, codec: Codec | DiscreteTwin, num_quantizers: int | None = None
+) -> list[Spoken]:
     r"""Encode a corpus.
 
     Parameters
@@ -74,7 +76,8 @@ def spoken_of(corpus: Corpus, codec: Codec, num_quantizers: int | None = None) -
     ValueError
         If none is left.
     """
-    hear = remembered(codes_of(codec), key_of(codec))
+    twin = isinstance(codec, DiscreteTwin)
+    hear = remembered(codes_of(codec), key_of(codec.tokenizer if twin else codec, twin))
     return _heard(corpus, lambda wav: hear(wav)[0].T[:num_quantizers])
 
 

@@ -20,7 +20,7 @@ from .continuous_run import load_continuous_model, synthesise_continuous
 from .files import load_language_model
 from .sampling import Sampling
 from .speaking import Prompt, synthesise
-from .tokenizer_run import load_tokenizer
+from .tokenizer_run import load_codes_of, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,28 @@ class SpeakingModel:
     sample_rate: int
     say: Callable[[Sequence[str], Sequence[Prompt | None]], list[Tensor]]
     fingerprint: str
+
+
+def round_trip(name_or_path: str | Path) -> tuple[Callable[[Tensor], Tensor], int]:
+    r"""Return a codec or tokenizer as a function of waveforms (1, 1, T), and its rate in Hz.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it holds something else.
+    """
+    path = hub.resolve(name_or_path)
+    card = hub.read_tensors(path)[0].get("card", {})
+    one: Any = load_tokenizer(path) if "continuous" in card else hub.load(path)
+
+    @torch.no_grad()
+    def through(wav: Tensor) -> Tensor:
+        tokens = one.encode(wav)
+        if isinstance(tokens, Tensor):
+            return one.decode(tokens, wav.shape[-1])
+        return one.decode(tokens)
+
+    return through, one.sample_rate
 
 
 def load_speaking_model(
@@ -82,7 +104,7 @@ def load_speaking_model(
 
         return SpeakingModel(tokenizer.sample_rate, say, print_)
     model = load_language_model(path).to(device)
-    tokenizer = hub.load(codec or model.card["codec"], device=device)
+    tokenizer = load_codes_of(codec or model.card["codec"], device)
 
     def write(texts: Sequence[str], prompts: Sequence[Prompt | None]) -> list[Tensor]:
         return synthesise(model, tokenizer, texts, prompts, sampling, seed)

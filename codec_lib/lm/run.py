@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec_lib import hub
 from codec_lib.training.batches import training_and_held_out
 
 from .config import LanguageConfig
 from .examples import Group, JoinedBatches, collate, joined, spoken_of
 from .files import load_language_model, save_language_model
 from .module_run import ModuleRun, train_module
+from .tokenizer_run import load_codes_of
 from .unified import Batch, UnifiedSpeechLanguageModel, build_unified
 
 PROMPT_SECONDS = 3.0  # of an acoustic prompt at most, as published
@@ -44,7 +44,7 @@ class LanguageRun(ModuleRun):
     def find_data(self) -> None:
         """Encode the corpora, or find their codes on disk."""
         config, fabric = self.config, self.fabric
-        codec = hub.load(config.codec, device=fabric.device)
+        codec = load_codes_of(config.codec, fabric.device)
         self.frame_rate, self.codec_print = codec.frame_rate, codec.fingerprint
         count = self.module.config.num_quantizers
         with fabric.rank_zero_first():  # process 0 encodes what the others then read

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from codec_lib.codecs.base import Codec
+from codec_lib.codecs.continuous import DiscreteTwin
 from codec_lib.shapes import Codes, check_shape
 
 from .examples import collate
@@ -46,7 +47,7 @@ class Prompt:
 @torch.no_grad()
 def synthesise(
     model: UnifiedSpeechLanguageModel,
-    codec: Codec,
+    codec: Codec | DiscreteTwin,
     texts: Sequence[str],
     prompts: Sequence[Prompt | None],
     sampling: Sampling | None = None,
@@ -102,7 +103,7 @@ def synthesise(
     return [_decoded(codec, codes) for codes in written]
 
 
-def _decoded(codec: Codec, codes: Tensor) -> Tensor:
+def _decoded(codec: Codec | DiscreteTwin, codes: Tensor) -> Tensor:
     """Turn codes (K, F) into a waveform (1, T)."""
     if not codes.shape[1]:
         return torch.zeros(1, 0)
@@ -110,7 +111,7 @@ def _decoded(codec: Codec, codes: Tensor) -> Tensor:
     return codec.decode(Codes(codes[None].to(codec.device), samples))[0].cpu()
 
 
-def _check_codec(model: UnifiedSpeechLanguageModel, codec: Codec) -> None:
+def _check_codec(model: UnifiedSpeechLanguageModel, codec: Codec | DiscreteTwin) -> None:
     """Raise ValueError if a codec cannot have the model's codes."""
     count = model.config.num_quantizers
     sizes = tuple(codec.codebook_sizes[:count])

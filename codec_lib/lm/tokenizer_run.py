@@ -21,7 +21,8 @@ from torch import Tensor
 from torchaudio.functional import edit_distance
 
 from codec_lib import hub
-from codec_lib.codecs.continuous import ContinuousTokenizer, build_continuous
+from codec_lib.codecs.base import Codec
+from codec_lib.codecs.continuous import ContinuousTokenizer, DiscreteTwin, build_continuous
 from codec_lib.data import Corpus, CropDataset, batches
 from codec_lib.data.transcripts import Symbols
 from codec_lib.losses.commitment import reduce_layers
@@ -251,6 +252,29 @@ def save_tokenizer(
         True stores float16.
     """
     return hub.save_module(tokenizer, path, half, {"continuous": asdict(tokenizer.config), **card})
+
+
+def load_codes_of(
+    name_or_path: str | Path, device: str | torch.device = "cpu"
+) -> Codec | DiscreteTwin:
+    r"""Load what makes codes, by name or path: a codec, or the discrete twin of a tokenizer.
+
+    Parameters
+    ----------
+    name_or_path
+        As in ``hub.load``.
+    device
+        Where to put it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it makes no codes.
+    """
+    path = hub.resolve(name_or_path)
+    if "continuous" in hub.read_tensors(path)[0].get("card", {}):
+        return DiscreteTwin(load_tokenizer(path).to(device))
+    return hub.load(path, device=device)
 
 
 def load_tokenizer(name_or_path: str | Path) -> ContinuousTokenizer:

@@ -8,8 +8,14 @@ import pytest
 import torch
 import torchaudio
 from scipy import signal
+from typer.testing import CliRunner
 
-from codec_lib.evaluation.bands import EDGES, band_retention
+from codec_lib.cli import app
+from codec_lib.codecs.continuous import build_continuous
+from codec_lib.data import corpus
+from codec_lib.evaluation.bands import EDGES, band_retention, retention_rows
+from codec_lib.evaluation.results import read_results
+from codec_lib.lm.tokenizer_run import save_tokenizer
 
 
 @pytest.fixture
@@ -78,3 +84,26 @@ def test_silence_is_not_a_number_and_mistakes_are_explained(noise):
         band_retention(noise, noise[:, 1:], 16000)
     with pytest.raises(ValueError, match="at least"):
         band_retention(noise[:, :99], noise[:, :99], 16000)
+
+
+def test_the_command_compares_a_codec_and_a_tokenizer(tiny_corpus, codec_file, tmp_path):
+    tokenizer = save_tokenizer(build_continuous("smoke"), tmp_path / "t.safetensors", {})
+    out = tmp_path / "bands.json"
+    options = ["--corpus", str(tiny_corpus), "--max-utterances", "2", "--out", str(out)]
+    done = CliRunner().invoke(
+        app, ["bands", f"codes={codec_file}", f"tokens={tokenizer}", *options]
+    )
+    assert done.exit_code == 0, done.output
+    rows, conditions = read_results(out)
+    assert len(rows) == 2 * (len(EDGES) - 1) and {row["way"] for row in rows} == {"codes", "tokens"}
+    assert rows[0]["utterances"] == 1 and set(conditions["fingerprints"]) == {"codes", "tokens"}
+    done = CliRunner().invoke(app, ["bands", str(tokenizer), str(tokenizer)])
+    assert done.exit_code == 2 and "different labels" in done.output
+
+
+def test_rows_are_means_over_utterances(tiny_corpus):
+    speech = corpus(str(tiny_corpus))
+    rows = retention_rows(speech, {"as it is": lambda wav: wav, "half": lambda wav: wav / 2}, 3)
+    assert [row["transfer"] for row in rows[:9]] == pytest.approx([1.0] * 9)
+    assert [row["transfer"] for row in rows[9:]] == pytest.approx([0.5] * 9)
+    assert all(row["utterances"] == 3 for row in rows)

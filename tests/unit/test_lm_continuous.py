@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from codec_lib import audio
 from codec_lib.cli import app
-from codec_lib.codecs.continuous import build_continuous
+from codec_lib.codecs.continuous import DiscreteTwin, build_continuous
 from codec_lib.data import Corpus, Utterance, corpus
 from codec_lib.data.utterances import Phoneme
 from codec_lib.lm.continuous import build_continuous_model, write_tokens
@@ -19,15 +19,18 @@ from codec_lib.lm.continuous_run import (
     save_continuous_model,
     synthesise_continuous,
 )
-from codec_lib.lm.examples import collate_tokens, joined, token_spoken_of
+from codec_lib.lm.examples import collate_tokens, joined, spoken_of, token_spoken_of
 from codec_lib.lm.heads import FlowHead, MeanHead
-from codec_lib.lm.speaking import Prompt
+from codec_lib.lm.sampling import Sampling
+from codec_lib.lm.speaking import Prompt, synthesise
 from codec_lib.lm.tokenizer_run import (
+    load_codes_of,
     load_tokenizer,
     save_tokenizer,
     spoken_frames,
     spoken_within,
 )
+from codec_lib.lm.unified import build_unified
 
 MOST = [6, 9, 4]
 
@@ -219,3 +222,27 @@ def test_texts_tokens_files_and_speech(
 def test_mistakes_are_explained(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_discrete_twin_makes_codes_as_a_codec_does(
+    tiny_corpus, tmp_path, make_speech, monkeypatch
+):
+    """Encoded, learnt from, spoken and loaded like a codec."""
+    monkeypatch.setenv("CODEC_LIB_CACHE", str(tmp_path))
+    tokenizer, wav = build_continuous("smoke", discrete=True, codebook_size=32), make_speech(1.3)
+    tokenizer(wav[None])  # entries start from data
+    saved = save_tokenizer(tokenizer.eval(), tmp_path / "twin.safetensors", {}, half=False)
+    twin = load_codes_of(saved)
+    codes = twin.encode(wav[None])
+    assert codes.codes.shape == (1, 2, 33) and twin.frame_rate == 25
+    expected = tokenizer.decode(tokenizer.encode(wav[None]), wav.shape[-1])
+    torch.testing.assert_close(twin.decode(codes), expected)
+    speech = corpus(str(tiny_corpus))
+    spoken = spoken_of(speech, twin)
+    assert torch.equal(spoken[3].codes, twin.encode(speech.load(3)[None]).codes[0])
+    model = build_unified("smoke", num_quantizers=2, num_codes=32).eval()
+    said = synthesise(model, twin, ["Two."], [Prompt(wav, "Hello.")], Sampling(frames_per_symbol=2))
+    assert said[0].shape[1] % twin.hop_length == 0
+    with pytest.raises(ValueError, match="discrete=True"):
+        DiscreteTwin(build_continuous("smoke"))
+    assert load_codes_of("speechtokenizer-small").num_quantizers == 8
