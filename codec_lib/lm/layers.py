@@ -79,23 +79,23 @@ class LayerCache:
 
     Parameters
     ----------
-    shape
-        (B, heads, L, d).
-    like
-        A tensor whose device and dtype are taken.
+    length
+        L; memory is taken when the first keys come, in their type.
     """
 
-    def __init__(self, shape: Sequence[int], like: Tensor) -> None:
-        self.keys, self.values = (like.new_zeros(tuple(shape)) for _ in range(2))
-        self.used = 0
+    def __init__(self, length: int) -> None:
+        self.length, self.used = length, 0
+        self.keys, self.values = torch.empty(0), torch.empty(0)
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, heads, n, d) each, and return all there are, (B, heads, used, d)."""
         first, self.used = self.used, self.used + keys.shape[2]
-        if self.used > self.keys.shape[2]:
-            raise ValueError(
-                f"cache: got {self.used} positions, expected at most {self.keys.shape[2]}"
-            )
+        if self.used > self.length:
+            raise ValueError(f"cache: got {self.used} positions, expected at most {self.length}")
+        if not first:
+            batch, heads, _, width = keys.shape
+            self.keys, self.values = (one.new_empty(batch, heads, self.length, width)
+                                      for one in (keys, values))  # fmt: skip
         self.keys[:, :, first : self.used] = keys
         self.values[:, :, first : self.used] = values
         return self.keys[:, :, : self.used], self.values[:, :, : self.used]
@@ -110,15 +110,15 @@ class KeyValueCache:
         Whose layers they are.
     batch, length
         Items B and positions L.
-    like
-        A tensor whose device and dtype are taken.
+    device
+        Where they are.
     """
 
-    def __init__(self, stack: Stack, batch: int, length: int, like: Tensor) -> None:
-        heads, width = stack.num_heads, stack.dim // stack.num_heads
-        shape = (batch, heads, length, width)
-        self.layers = [LayerCache(shape, like) for _ in stack.layers]
-        self.valid = torch.zeros(batch, length, dtype=torch.bool, device=like.device)
+    def __init__(
+        self, stack: Stack, batch: int, length: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.layers = [LayerCache(length) for _ in stack.layers]
+        self.valid = torch.zeros(batch, length, dtype=torch.bool, device=device)
 
     @property
     def used(self) -> int:

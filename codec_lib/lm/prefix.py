@@ -125,8 +125,8 @@ class Writer:
         self.valid = torch.cat(heard, dim=1)
         self.cache = None
         if use_cache:
-            columns, like = self.valid.shape[1] + most, model.text_embedding.weight
-            self.cache = KeyValueCache(model.decoder, len(text), columns, like)
+            columns = self.valid.shape[1] + most
+            self.cache = KeyValueCache(model.decoder, len(text), columns, text.device)
 
     def first(self) -> Tensor:
         r"""Read text and prompt; return the states (B, width) from which what follows is read."""

@@ -145,3 +145,10 @@ def test_draws_follow_the_distribution():
 def test_sampling_out_of_range(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Sampling(**wrong)
+
+
+def test_generation_in_bfloat16(model, batch):
+    """The cache takes the type of what comes; the codes stay codes."""
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = generate(model, batch, MOST, Sampling(0))
+    assert [one.shape for one in codes] == [(8, most) for most in MOST]

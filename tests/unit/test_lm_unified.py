@@ -130,7 +130,7 @@ def test_a_norm_without_condition_is_a_layer_norm():
 
 def test_a_cache_that_is_full_says_so():
     stack = Stack(8, 2, 1, 16)
-    cache = KeyValueCache(stack, 1, 3, torch.zeros(()))
+    cache = KeyValueCache(stack, 1, 3)
     stack(torch.randn(1, 3, 8), cache=cache)
     with pytest.raises(ValueError, match="at most 3"):
         stack(torch.randn(1, 1, 8), cache=cache)
