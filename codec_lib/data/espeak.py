@@ -31,6 +31,7 @@ _INIT_PHONEME_EVENTS, _INIT_DONT_EXIT = 0x0001, 0x8000
 _EVENT_END_OF_LIST, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
 _CHARS_UTF8 = 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
+_IPA = 0x02  # phonemes in the International Phonetic Alphabet
 
 
 class EspeakError(ValueError):
@@ -135,6 +136,47 @@ def speak(
     if not len(samples) or all(name.startswith("_") for name, _ in phonemes):  # pauses alone
         raise EspeakError(f"text: got {text!r}, which has no sound in voice {voice!r}")
     return Speech(samples, sample_rate, phonemes, words)
+
+
+def to_ipa(text: str, voice: str = "en-us") -> str:
+    r"""Return how a text without punctuation is spoken, in the International Phonetic Alphabet.
+
+    Parameters
+    ----------
+    text
+        In the language of the voice.
+    voice
+        As in ``speak``.
+
+    Returns
+    -------
+    str
+        Phonemes with ``_`` between them and a blank between words, stress marks included.
+
+    Raises
+    ------
+    EspeakError
+        If espeak-ng is not installed or does not know the voice.
+
+    Examples
+    --------
+    >>> to_ipa("the sea")
+    'ð_ə s_ˈiː'
+    """
+    library, data_path = _load()
+    try:
+        library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, data_path, _INIT_DONT_EXIT)
+        if library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise EspeakError(f"voice: got {voice!r}, expected one such as 'en-us' or 'en-us+f2'")
+        library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        left, mode, parts = ctypes.c_char_p(text.encode()), _IPA | ord("_") << 8, []
+        while left.value:  # a clause at a time
+            said = library.espeak_TextToPhonemes(ctypes.byref(left), _CHARS_UTF8, mode)
+            parts.append((said or b"").decode("utf-8", "replace").strip())
+        library.espeak_Terminate()
+    finally:
+        _unload(library)
+    return " ".join(part for part in parts if part)
 
 
 def _synthesize(library: ctypes.CDLL, text: str) -> tuple[np.ndarray, tuple, tuple]:

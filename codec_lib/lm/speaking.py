@@ -21,7 +21,7 @@ from codec_lib.shapes import Codes, check_shape
 from .examples import collate
 from .generation import generate
 from .sampling import Sampling
-from .symbols import GAP, numbers_of, spoken_symbols
+from .symbols import GAP, PHONEMES, Spelling
 from .unified import UnifiedSpeechLanguageModel
 
 
@@ -52,6 +52,7 @@ def synthesise(
     prompts: Sequence[Prompt | None],
     sampling: Sampling | None = None,
     seed: int = 0,
+    spelling: Spelling = PHONEMES,
 ) -> list[Tensor]:
     r"""Say texts in the voices of prompts.
 
@@ -69,6 +70,8 @@ def synthesise(
         How codes are drawn; ``frames_per_symbol`` is the length guard.
     seed
         Of what is drawn, see ``write_first``.
+    spelling
+        How texts are written down; the released weights want ``ipa.released_spelling``.
 
     Returns
     -------
@@ -91,13 +94,13 @@ def synthesise(
     _check_codec(model, codec)
     items, most = [], []
     for text, prompt in zip(texts, prompts, strict=True):
-        symbols = spoken_symbols(text)
+        symbols = [*spelling.symbols(text)]
         most.append(max(1, int(sampling.frames_per_symbol * len(symbols))))
         codes = torch.zeros(count, 0, dtype=torch.int64)
         if prompt is not None:
             codes = codec.encode(prompt.wav[None].to(codec.device), n_q=count).codes[0].cpu()
-            symbols = [*spoken_symbols(prompt.text), GAP, *symbols]
-        items.append((numbers_of(symbols), codes))
+            symbols = [*spelling.symbols(prompt.text), GAP, *symbols]
+        items.append((spelling.numbers(symbols), codes))
     device = model.nar.stage_embeddings.device
     written = generate(model, collate(items).to(device), most, sampling, seed)
     return [_decoded(codec, codes) for codes in written]

@@ -2,13 +2,14 @@ r"""What the language model reads: phonemes, the ends of words, punctuation.
 
 espeak-ng turns a text into the 39 phonemes of ``data/phonemes.py``, read as a whole sentence, in
 American English, whoever says it; without stress, punctuation kept, a sign between words, as the
-released model has it (with espeak-ng's own names). Notebook: 40. Leaves out: other languages.
+released model has it (``ipa.py`` has its own names). Notebook: 40. Leaves out: other languages.
 Read next: ``unified.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -53,6 +54,22 @@ def spoken_symbols(text: str) -> list[str]:
     return symbols
 
 
+@dataclass(frozen=True)
+class Spelling:
+    r"""A way to write a text down for a model.
+
+    Attributes
+    ----------
+    symbols
+        Function from a text to symbols, without begin and end.
+    numbers
+        Function from symbols to numbers (S,), with begin and end.
+    """
+
+    symbols: Callable[[str], Sequence[str]]
+    numbers: Callable[[Sequence[str]], Tensor]
+
+
 def numbers_of(symbols: Sequence[str]) -> Tensor:
     r"""Return the numbers (S,) of symbols, with begin and end.
 
@@ -70,3 +87,6 @@ def numbers_of(symbols: Sequence[str]) -> Tensor:
     if unknown:
         raise ValueError(f"symbols: got {unknown}, expected some of {list(SYMBOLS)}")
     return torch.tensor([_NUMBER[one] for one in (BEGIN, *symbols, END)])
+
+
+PHONEMES = Spelling(spoken_symbols, numbers_of)
