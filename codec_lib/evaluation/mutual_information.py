@@ -30,6 +30,8 @@ from torch.nn import functional
 from codec_lib.losses.ctc import frames_needed
 from codec_lib.shapes import check_shape
 
+from .results import jackknife_interval
+
 
 @torch.no_grad()
 def likelihood_matrix(logits: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> Tensor:
@@ -131,7 +133,7 @@ def text_information(likelihoods: Tensor, lengths: Sequence[int]) -> dict[str, f
     found, without = _estimates(table, sizes), _without_each(table, sizes)
     row: dict[str, float] = {}
     for name, value in found.items():
-        low, high = _jackknife(value, [one[name] for one in without])
+        low, high = jackknife_interval(value, [one[name] for one in without])
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
     best = np.where(unfit, -np.inf, table / sizes[None]).argmax(1)
     row["right_share"] = float(np.mean(best == np.arange(count)))
@@ -184,7 +186,7 @@ def information_gain(
     first, second = (_estimates(table, sizes)[name] for table in pair)
     without = zip(*(_without_each(table, sizes) for table in pair), strict=True)
     gains = [left[name] - right[name] for left, right in without]
-    low, high = _jackknife(first - second, gains)
+    low, high = jackknife_interval(first - second, gains)
     half = math.hypot((high - low) / 2, 1.96 * 2**0.5 * spread)
     return first - second, first - second - half, first - second + half
 
@@ -196,12 +198,6 @@ def _without_each(table: np.ndarray, sizes: np.ndarray) -> list[dict[str, float]
         kept = np.delete(np.arange(len(sizes)), left_out)
         found.append(_estimates(table[np.ix_(kept, kept)], sizes[kept]))
     return found
-
-
-def _jackknife(value: float, without: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of the 95 % interval from estimates that each lack one utterance."""
-    error = math.sqrt((len(without) - 1) * float(np.var(without)))
-    return value - 1.96 * error, value + 1.96 * error
 
 
 def _estimates(table: np.ndarray, sizes: np.ndarray) -> dict[str, float]:

@@ -52,6 +52,27 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def jackknife_interval(value: float, without: Sequence[float]) -> tuple[float, float]:
+    r"""Return the ends of the 95 % interval of an estimate that is no mean of values.
+
+    Parameters
+    ----------
+    value
+        The estimate.
+    without
+        The same with each item, e.g. an utterance or a speaker, left out.
+
+    Examples
+    --------
+    >>> values = [1.0, 2.0, 3.0, 6.0]
+    >>> without = [(12 - one) / 3 for one in values]
+    >>> [round(end, 2) for end in jackknife_interval(3.0, without)]  # of a mean: 1.96 s / sqrt(n)
+    [0.88, 5.12]
+    """
+    error = math.sqrt((len(without) - 1) * float(np.var(without)))
+    return value - 1.96 * error, value + 1.96 * error
+
+
 def summarise(values: Sequence[float], name: str) -> dict[str, float]:
     r"""Return mean, 95 % interval and the number of values that could not be measured.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,11 @@ from codec_lib.teachers.features import long_features
 
 from .ctc_probe import ProbeSettings, extracted
 from .discrete import forms_of, slot
-from .disentanglement import default_groups, layer_vectors, separation
+from .disentanglement import default_groups, layer_vectors, name_silhouette, separation
 from .form_heads import compare, label_forms, read_forms
 from .heard import Extract, key_of, remembered
 from .judges.signal import PitchJudge
+from .results import jackknife_interval
 from .teacher_probe import baselines
 from .teacher_units import named_perturbations
 from .tone import discretise, pitch_contour, syllables_of, tone_rows
@@ -78,11 +80,30 @@ def layers_study(
     -------
     list[dict[str, Any]]
         Rows of ``disentanglement.separation``: the codebooks one by one, then the groups of
-        ``default_groups`` that are not one of them.
+        ``default_groups`` that are not one of them. With ``speaker_silhouette_low`` and ``_high``,
+        and ``above_first``, how much higher the silhouette is than that of the first codebook, with
+        its ends: speakers are left out in turn, for both alike.
     """
     groups = {f"RVQ-{k + 1}": [k] for k in range(codec.num_quantizers)}
     groups |= {name: layers for name, layers in default_groups(codec).items() if len(layers) > 1}
-    return separation(layer_vectors(codec, corpus, groups, frames_each, seed), seed)
+    vectors = layer_vectors(codec, corpus, groups, frames_each, seed)
+    rows, found = separation(vectors, seed), {}
+    speakers = sorted(set(vectors.speakers))
+    for name, means in vectors.utterances.items():
+        found[name] = []
+        for left_out in ["", *speakers]:
+            kept = [one != left_out for one in vectors.speakers]
+            named = list(compress(vectors.speakers, kept))
+            found[name].append(name_silhouette(means[torch.tensor(kept)], named))
+    first = found["RVQ-1"]
+    for row in rows:
+        own = found[row["layers"]]
+        gains = [one - other for one, other in zip(own, first, strict=True)]
+        for field, value, without in (("speaker_silhouette", own[0], own[1:]),
+                                       ("above_first", gains[0], gains[1:])):  # fmt: skip
+            low, high = jackknife_interval(value, without)
+            row |= {field: value, f"{field}_low": low, f"{field}_high": high}
+    return rows
 
 
 @dataclass(frozen=True)

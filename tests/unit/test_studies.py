@@ -56,6 +56,11 @@ def test_disentangle_measures_every_codebook(tmp_path, codec_file):
     names = [f"RVQ-{k + 1}" for k in range(count)]
     assert [row["layers"] for row in rows][:count] == names and len(rows) > count
     assert all(0 <= row["speaker_accuracy"] <= 1 for row in rows)
+    for row in rows:
+        assert row["speaker_silhouette_low"] < row["speaker_silhouette"]
+        gain = row["speaker_silhouette"] - rows[0]["speaker_silhouette"]
+        assert row["above_first"] == pytest.approx(gain, abs=1e-5)
+    assert rows[0]["above_first_low"] == rows[0]["above_first_high"] == 0
     assert rows[0]["num_utterances"] == 12 * 4 and rows[0]["speaker_chance"] == pytest.approx(
         1 / 12
     )
