@@ -40,13 +40,15 @@ def judge_command(
     found, models = make_judges(judges.split(",")), named_codecs(codecs)
     clips = clips_of(find_corpus(corpus, split), max_utterances)
     originals, rows = {name: judge(clips) for name, judge in found.items()}, []
+    conditions = {"corpus": corpus, "split": split, "utterances": len(clips), "judges": judges}
+    conditions["fingerprints"] = _fingerprints(models)
     for name, codec in models.items():
         counts = _counts(n_q, codec.num_quantizers)
         made = judge_codec(codec, clips, found, counts, originals)
         rows += [{"codec": name, **row} for row in made]
+        if out is not None:  # minutes each: what is known is kept
+            write_results(out, rows, conditions)
     typer.echo(judged_text(rows))
-    conditions = {"corpus": corpus, "split": split, "utterances": len(clips), "judges": judges}
-    _save(out, rows, {**conditions, "fingerprints": _fingerprints(models)}, write_results)
 
 
 def slmtokbench_command(
@@ -80,6 +82,9 @@ def slmtokbench_command(
     models = named_codecs(codecs or [])
     known = part_of(train, "train", False)
     tests = [part_of(name, "test", False) for name in test.split(",")]
+    conditions = {"train": train, "test": test, "symbols": symbols, "probe": probe, "steps": steps}
+    conditions |= {"seed": seed, "judges": judges, "max_utterances": max_utterances}
+    conditions["fingerprints"] = _fingerprints(models)
     rows = benchmark(
         models,
         [part for part in units.split(",") if part],
@@ -92,11 +97,9 @@ def slmtokbench_command(
         [part for part in judges.split(",") if part],
         max_utterances,
         typer.echo,
+        None if out is None else lambda rows: write_results(out, rows, conditions),
     )
     typer.echo(bench_text(rows))
-    conditions = {"train": train, "test": test, "symbols": symbols, "probe": probe, "steps": steps}
-    conditions |= {"seed": seed, "judges": judges, "max_utterances": max_utterances}
-    _save(out, rows, {**conditions, "fingerprints": _fingerprints(models)}, write_results)
 
 
 def _counts(text: str, most: int) -> list[int]:
@@ -107,12 +110,6 @@ def _counts(text: str, most: int) -> list[int]:
 def _fingerprints(models: Mapping[str, Any]) -> dict[str, str]:
     """Return the fingerprint of each codec."""
     return {name: model.fingerprint for name, model in models.items()}
-
-
-def _save(out: Path | None, rows: Sequence[Any], conditions: Mapping[str, Any], write: Any) -> None:
-    """Write results where a file is asked for."""
-    if out is not None:
-        typer.echo(f"written: {write(out, rows, conditions)}")
 
 
 def judged_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -41,6 +41,9 @@ def disentangle_command(
     from codec_lib.evaluation.studies import layers_study
 
     models, rows = named_codecs(codecs), []
+    conditions = {"corpora": corpora, "split": split, "frames": frames, "aligned": align}
+    conditions |= {"max_utterances": max_utterances, "seed": seed}
+    conditions["fingerprints"] = _fingerprints(models)
     for name in corpora.split(","):
         for label, codec in models.items():
             speech = _some(part_of(name, split, False, codec.sample_rate), max_utterances)
@@ -48,11 +51,9 @@ def disentangle_command(
                 speech = phonemes_where_none(speech)
             found = layers_study(codec, speech, frames, seed)
             rows += [{"codec": label, "corpus": name, **row} for row in found]
+            _save(out, rows, conditions)
     shown = ("speaker_accuracy", "speaker_silhouette", "phoneme_accuracy", "phoneme_silhouette")
     typer.echo(columns_text(rows, ("codec", "corpus", "layers"), shown))
-    conditions = {"corpora": corpora, "split": split, "frames": frames}
-    conditions |= {"aligned": align, "max_utterances": max_utterances}
-    _save(out, rows, {**conditions, "seed": seed, "fingerprints": _fingerprints(models)})
 
 
 def convert_command(
@@ -71,6 +72,8 @@ def convert_command(
     from codec_lib.evaluation.judges import make_judges
 
     models, made, rows = named_codecs(codecs), make_judges(judges.split(",")), []
+    conditions = {"corpora": corpora, "split": split, "pairs": pairs, "judges": judges}
+    conditions |= {"seed": seed, "fingerprints": _fingerprints(models)}
     for name in corpora.split(","):
         for label, codec in models.items():
             speech = part_of(name, split, False, codec.sample_rate)
@@ -81,17 +84,10 @@ def convert_command(
             rows += [
                 {"codec": label, "corpus": name, "pairs": len(several), **row} for row in found
             ]
+            _save(out, rows, conditions)
             typer.echo(f"{label}, {name}: {len(several)} pairs converted")
     shown = ("speaker_similarity", "source_similarity", "wer", "cer")
     typer.echo(columns_text(rows, ("codec", "corpus", "kind", "n_q"), shown))
-    conditions = {
-        "corpora": corpora,
-        "split": split,
-        "pairs": pairs,
-        "judges": judges,
-        "seed": seed,
-    }
-    _save(out, rows, {**conditions, "fingerprints": _fingerprints(models)})
 
 
 def discrete_command(
@@ -118,13 +114,14 @@ def discrete_command(
     changes = [part for part in perturb.split(",") if part]
     settings = DiscreteSettings(*sizes, steps, _numbers(seeds), changes)
     known, tested = part_of(train, "train", False), part_of(test, "test", False)
+    conditions = {"task": task, "train": train, "test": test, "perturb": perturb, "steps": steps}
+    conditions |= {"seeds": seeds, "num_train": len(known), "num_test": len(tested)}
     rows = []
     for name in features:
         rows += discrete_study(name, task, known, tested, settings, typer.echo)
+        _save(out, rows, conditions)
     keys = ("features", "form", "test", "hidden")
     typer.echo(columns_text(rows, keys, ("error", "cost", "cost_low", "cost_high", "bitrate")))
-    conditions = {"task": task, "train": train, "test": test, "perturb": perturb, "steps": steps}
-    _save(out, rows, {**conditions, "seeds": seeds})
 
 
 def tone_command(
@@ -146,14 +143,15 @@ def tone_command(
     if any(len(one) != 2 for one in two):
         raise ValueError(f"--pairs: got {pairs!r}, expected N+M,..., e.g. 32+32")
     known, tested = part_of(train, "train", False), part_of(test, "test", False)
+    conditions = {"train": train, "test": test, "seeds": seeds, "epochs": epochs}
+    conditions |= {"num_train": len(known), "num_test": len(tested)}
     rows = []
     for name in features:
         options = (_numbers(units), two, _numbers(seeds), epochs)
         rows += tone_study(name, known, tested, *options, typer.echo)
+        _save(out, rows, conditions)
     keys = ("features", "pitch", "input", "discretiser")
     typer.echo(columns_text(over_seeds(rows, keys, ("tone", "vowel")), keys, ("tone", "vowel")))
-    conditions = {"train": train, "test": test, "seeds": seeds, "epochs": epochs}
-    _save(out, rows, {**conditions, "num_train": len(known), "num_test": len(tested)})
 
 
 def _some(speech: Any, count: int) -> Any:
@@ -175,11 +173,11 @@ def _fingerprints(models: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _save(out: Path | None, rows: Sequence[Any], conditions: Mapping[str, Any]) -> None:
-    """Write results where a file is asked for."""
+    """Write what is known so far where a file is asked for: the rest may take an hour."""
     from codec_lib.evaluation.results import write_results
 
     if out is not None:
-        typer.echo(f"written: {write_results(out, rows, conditions)}")
+        write_results(out, rows, conditions)
 
 
 def over_seeds(

@@ -309,6 +309,7 @@ def benchmark(
     judges: Sequence[str] = (),
     max_utterances: int = 60,
     log: Callable[[str], None] | None = None,
+    keep: Callable[[list[dict[str, Any]]], Any] | None = None,
 ) -> list[dict[str, Any]]:
     r"""Run SLMTokBench on codecs and units.
 
@@ -327,6 +328,8 @@ def benchmark(
         and are not judged.
     log
         Called with a line for every row.
+    keep
+        Called with all rows so far after every set of tokens and every codec.
 
     Returns
     -------
@@ -334,7 +337,7 @@ def benchmark(
         Rows with ``measure`` ``"text alignment"`` or ``"information preservation"``, ``codec`` (or
         the units), ``n_q``, and the fields of ``text_alignment`` or ``information_preservation``.
     """
-    say = log or (lambda line: None)
+    say, store = log or (lambda line: None), keep or (lambda rows: None)
     sets = [(name, count, codec_tokens(codec, count)) for name, codec in codecs.items()
             for count in n_q[name]]  # fmt: skip
     sets += [(name, 1, named_unit_tokens(name, train)) for name in units]
@@ -343,10 +346,12 @@ def benchmark(
         starts = [one for one in initialisations if one == "random" or one in tokens.vectors]
         for row in text_alignment(tokens, train, tests, symbols, starts, settings):
             rows.append({"measure": "text alignment", "codec": name, "n_q": count, **row})
+        store(rows)
         say(f"{name}, {count} of its codebooks: read")
     if judges:
         clips, made = clips_of(tests[-1], max_utterances), make_judges(judges)
         for name, codec in codecs.items():
             for row in information_preservation(codec, clips, made, n_q[name], log):
                 rows.append({"measure": "information preservation", "codec": name, **row})
+            store(rows)
     return rows

@@ -83,3 +83,23 @@ def test_tokens_are_heard_at_the_codecs_own_rate(codec_file, speech):
     right = codec.encode(corpus(str(speech), "test", 24000).load(0)[None], 1).codes[0].T
     assert torch.equal(heard[0], right)
     assert len(right) == -(-part.length(0) * 24000 // 16000 // codec.hop_length)
+
+
+def test_what_was_judged_is_kept_when_a_later_codec_fails(
+    tmp_path, codec_file, speech, monkeypatch
+):
+    from codec_lib.evaluation import judges
+
+    real, seen = judges.judge_codec, []
+
+    def failing(codec, *given):
+        seen.append(codec)
+        if len(seen) == 2:
+            raise ValueError("the machine is tired")
+        return real(codec, *given)
+
+    monkeypatch.setattr(judges, "judge_codec", failing)
+    out = tmp_path / "judged.json"
+    options = ("--n-q", "1", "--max-utterances", 2, "--split", "test", "--out", out)
+    said = _run("judge", f"a={codec_file}", f"b={codec_file}", "--corpus", speech, *options, code=2)
+    assert "tired" in said and [row["codec"] for row in read_results(out)[0]] == ["a"]
