@@ -109,6 +109,7 @@ class Spin(nn.Module):
 
     Examples
     --------
+    >>> from codec_lib.teachers import HubertConfig
     >>> teacher = SmallHubert(HubertConfig(dim=32, num_layers=3, ffn_dim=64))
     >>> spin = Spin(teacher, SpinSizes(num_codes=10)).eval()
     >>> spin.units(torch.randn(2, 1, 16001)).shape
