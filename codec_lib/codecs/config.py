@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -105,3 +105,29 @@ SMOKE: dict[str, Any] = {
     "n_fft": 640,
     "num_mels": 40,
 }
+
+
+def scaled_config(scales: Mapping[str, Any], scale: str, overrides: Mapping[str, Any]) -> Any:
+    r"""Return the frozen config of a scale with some fields changed; lists become tuples.
+
+    Parameters
+    ----------
+    scales
+        Config by scale.
+    scale, overrides
+        Which one, and its changed fields.
+
+    Raises
+    ------
+    ValueError
+        If there is no such scale or field.
+    """
+    if scale not in scales:
+        raise ValueError(f"scale: got {scale!r}, expected one of {sorted(scales)}")
+    known = asdict(scales[scale])
+    if not set(overrides) <= set(known):
+        raise ValueError(
+            f"config: got {sorted(set(overrides) - set(known))}, expected some of {list(known)}"
+        )
+    fixed = {key: tuple(v) if isinstance(v, list) else v for key, v in overrides.items()}
+    return replace(scales[scale], **fixed)

@@ -14,8 +14,7 @@ Read next: ``lm/continuous.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from codec_lib.blocks.convnext import ConvNeXtStack
 from codec_lib.blocks.stft import LogMelFrames
 from codec_lib.codecs.backbones import build_backbone
 from codec_lib.codecs.checks import check_speech
-from codec_lib.codecs.config import SMOKE, CodecConfig
+from codec_lib.codecs.config import SMOKE, CodecConfig, scaled_config
 from codec_lib.quantizers.residual import ResidualVectorQuantizer
 from codec_lib.shapes import Codes, check_shape
 
@@ -273,16 +272,7 @@ def build_continuous(scale: str = "small", **overrides: Any) -> ContinuousTokeni
     ValueError
         If there is no such scale or field.
     """
-    if scale not in SCALES:
-        raise ValueError(f"scale: got {scale!r}, expected one of {sorted(SCALES)}")
-    known = asdict(SCALES[scale])
-    if not set(overrides) <= set(known):
-        raise ValueError(
-            f"config: got {sorted(set(overrides) - set(known))}, expected some of {list(known)}"
-        )
-    fixed = {k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v
-             for k, v in overrides.items()}  # fmt: skip
-    return ContinuousTokenizer(replace(SCALES[scale], **fixed))
+    return ContinuousTokenizer(scaled_config(SCALES, scale, overrides))
 
 
 class DiscreteTwin:

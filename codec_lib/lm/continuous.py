@@ -15,13 +15,14 @@ Read next: ``continuous_run.py``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from codec_lib.codecs.config import scaled_config
 from codec_lib.shapes import check_shape
 
 from .heads import FlowHead, MeanHead
@@ -245,11 +246,4 @@ def build_continuous_model(scale: str = "small", **overrides: Any) -> Continuous
     ValueError
         If there is no such scale or field.
     """
-    if scale not in CONTINUOUS_SCALES:
-        raise ValueError(f"scale: got {scale!r}, expected one of {sorted(CONTINUOUS_SCALES)}")
-    known = asdict(CONTINUOUS_SCALES[scale])
-    if not set(overrides) <= set(known):
-        raise ValueError(
-            f"config: got {sorted(set(overrides) - set(known))}, expected some of {list(known)}"
-        )
-    return ContinuousSpeechModel(replace(CONTINUOUS_SCALES[scale], **overrides))
+    return ContinuousSpeechModel(scaled_config(CONTINUOUS_SCALES, scale, overrides))

@@ -5,7 +5,7 @@ Notebook: 41. Leaves out: what every run shares (``module_run.py``). Read next: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from codec_lib import hub
 from codec_lib.codecs.continuous import ContinuousTokenizer
-from codec_lib.training.batches import training_and_held_out
 
 from .config import SMOKE_RUN, ModuleConfig
 from .continuous import ContinuousSpeechModel, TokenBatch, build_continuous_model, write_tokens
-from .examples import Group, JoinedBatches, collate_tokens, joined, token_spoken_of
-from .module_run import ModuleRun, train_module
+from .examples import Group, collate_tokens, token_spoken_of
+from .joined_run import JoinedRun
+from .module_run import train_module
 from .speaking import Prompt
 from .symbols import GAP, numbers_of, spoken_symbols
 from .tokenizer_run import load_tokenizer
@@ -60,10 +60,10 @@ class ContinuousRunConfig(ModuleConfig):
     out_dir: str = "runs/continuous"
 
 
-class ContinuousRun(ModuleRun):
+class ContinuousRun(JoinedRun):
     r"""A run of a language model of continuous tokens; see ``ModuleRun``."""
 
-    title = "language model of continuous tokens"
+    title, collated = "language model of continuous tokens", staticmethod(collate_tokens)
     shown: ClassVar[tuple[str, ...]] = ("train/loss", "train/token", "train/stop")
     config: ContinuousRunConfig
 
@@ -78,37 +78,13 @@ class ContinuousRun(ModuleRun):
 
     def find_data(self) -> None:
         """Encode the corpora, or find their tokens on disk."""
-        config, fabric = self.config, self.fabric
-        tokenizer = self.tokenizer.to(fabric.device)
-        with fabric.rank_zero_first():  # process 0 encodes what the others then read
-            train, held_out = training_and_held_out(config, tokenizer.sample_rate)
-            self.spoken = token_spoken_of(train, tokenizer)
-            self.held_out = token_spoken_of(held_out[: 4 * config.valid_examples], tokenizer)
-        sizes = (config.batch_size, config.most_frames, config.most_joined, config.seed)
-        self.batches = JoinedBatches(self.spoken, *sizes)
-        self._data: Iterator[list[Group]] | None = None
-
-    @property
-    def audio_seconds(self) -> float:
-        """Seconds of speech in a step of all processes, about."""
-        mean = float(self.batches.frames.mean()) * (1 + self.config.most_joined) / 2
-        most = min(mean, self.config.most_frames) / self.tokenizer.token_rate
-        return self.config.batch_size * most
+        tokenizer = self.tokenizer.to(self.fabric.device)
+        self.frame_rate = tokenizer.token_rate
+        self.hear(tokenizer.sample_rate, lambda corpus: token_spoken_of(corpus, tokenizer))
 
     def about(self) -> str:
         """Return what the data is, for the log."""
         return f"tokens of {Path(self.config.tokenizer).name}, {len(self.spoken)} utterances"
-
-    def open_data(self) -> None:
-        """Open the data at the present step."""
-        ranks = self.fabric.global_rank, self.fabric.world_size
-        self._data = self.batches.from_step(self.step, *ranks)
-
-    def next_batch(self) -> tuple[list[Group], TokenBatch]:
-        """Return this process's batch of the present step, on its device, and its utterances."""
-        groups = next(self._data)
-        batch = collate_tokens([joined(self.spoken, group) for group in groups])
-        return groups, batch.to(self.fabric.device)
 
     def losses(self, batch: tuple[list[Group], TokenBatch]) -> dict[str, Tensor]:
         """Return the losses of the next token and of the end."""
@@ -116,17 +92,11 @@ class ContinuousRun(ModuleRun):
 
     def measure(self, module: ContinuousSpeechModel) -> dict[str, float]:
         """Measure the losses of held-out utterances, with the same noise each time."""
-        chosen = range(len(self.held_out))[: self.config.valid_examples]
-        batch = collate_tokens([joined(self.held_out, (number,)) for number in chosen])
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(0)
-            found = module(batch.to(self.fabric.device))
+            found = module(self.held_out_batch())
         return {name: float(value) for name, value in found.items()}
-
-    def names(self, batch: tuple[list[Group], TokenBatch]) -> list[str]:
-        """Name the utterances of a batch."""
-        return [self.spoken[number].utterance_id for group in batch[0] for number in group]
 
     def write(self, path: Path, steps: int) -> None:
         """Write the averaged weights."""

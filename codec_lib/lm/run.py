@@ -1,11 +1,10 @@
 r"""Train the unified speech language model.
 
-Notebook: 40. Leaves out: what every run shares (``module_run.py``). Read next: ``speaking.py``.
+Notebook: 40. Leaves out: what runs share (``joined_run.py``). Read next: ``speaking.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,22 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec_lib.training.batches import training_and_held_out
-
 from .config import LanguageConfig
-from .examples import Group, JoinedBatches, collate, joined, spoken_of
+from .examples import Group, collate, spoken_of
 from .files import load_language_model, save_language_model
-from .module_run import ModuleRun, train_module
+from .joined_run import JoinedRun
+from .module_run import train_module
 from .tokenizer_run import load_codes_of
 from .unified import Batch, UnifiedSpeechLanguageModel, build_unified
 
 PROMPT_SECONDS = 3.0  # of an acoustic prompt at most, as published
 
 
-class LanguageRun(ModuleRun):
+class LanguageRun(JoinedRun):
     r"""A run of the unified speech language model; see ``ModuleRun``."""
 
-    title = "unified speech language model"
+    title, collated = "unified speech language model", staticmethod(collate)
     shown: ClassVar[tuple[str, ...]] = tuple(
         f"train/{name}" for name in ("loss", "ar", "nar_second", "nar_later")
     )
@@ -43,38 +41,14 @@ class LanguageRun(ModuleRun):
 
     def find_data(self) -> None:
         """Encode the corpora, or find their codes on disk."""
-        config, fabric = self.config, self.fabric
-        codec = load_codes_of(config.codec, fabric.device)
+        codec = load_codes_of(self.config.codec, self.fabric.device)
         self.frame_rate, self.codec_print = codec.frame_rate, codec.fingerprint
         count = self.module.config.num_quantizers
-        with fabric.rank_zero_first():  # process 0 encodes what the others then read
-            train, held_out = training_and_held_out(config, codec.sample_rate)
-            self.spoken = spoken_of(train, codec, count)
-            self.held_out = spoken_of(held_out[: 4 * config.valid_examples], codec, count)
-        sizes = (config.batch_size, config.most_frames, config.most_joined, config.seed)
-        self.batches = JoinedBatches(self.spoken, *sizes)
-        self._data: Iterator[list[Group]] | None = None
-
-    @property
-    def audio_seconds(self) -> float:
-        """Seconds of speech in a step of all processes, about."""
-        mean = float(self.batches.frames.mean()) * (1 + self.config.most_joined) / 2
-        return self.config.batch_size * min(mean, self.config.most_frames) / self.frame_rate
+        self.hear(codec.sample_rate, lambda corpus: spoken_of(corpus, codec, count))
 
     def about(self) -> str:
         """Return what the data is, for the log."""
         return f"codes of {Path(self.config.codec).name}, {len(self.spoken)} utterances"
-
-    def open_data(self) -> None:
-        """Open the data at the present step."""
-        ranks = self.fabric.global_rank, self.fabric.world_size
-        self._data = self.batches.from_step(self.step, *ranks)
-
-    def next_batch(self) -> tuple[list[Group], Batch]:
-        """Return this process's batch of the present step, on its device, and its utterances."""
-        groups = next(self._data)
-        batch = collate([joined(self.spoken, group) for group in groups])
-        return groups, batch.to(self.fabric.device)
 
     def losses(self, batch: tuple[list[Group], Batch]) -> dict[str, Tensor]:
         """Return Eqs. (9) and (10) as losses."""
@@ -98,14 +72,8 @@ class LanguageRun(ModuleRun):
 
     def measure(self, module: UnifiedSpeechLanguageModel) -> dict[str, float]:
         """Measure the losses of held-out utterances, the last codebook as the third."""
-        chosen = range(len(self.held_out))[: self.config.valid_examples]
-        batch = collate([joined(self.held_out, (number,)) for number in chosen])
-        found = module(batch.to(self.fabric.device), module.config.num_quantizers - 1)
+        found = module(self.held_out_batch(), module.config.num_quantizers - 1)
         return {name: float(value) for name, value in found.items()}
-
-    def names(self, batch: tuple[list[Group], Batch]) -> list[str]:
-        """Name the utterances of a batch."""
-        return [self.spoken[number].utterance_id for group in batch[0] for number in group]
 
     def write(self, path: Path, steps: int) -> None:
         """Write the averaged weights."""

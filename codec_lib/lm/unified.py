@@ -21,13 +21,14 @@ Read next: ``generation.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from codec_lib.codecs.config import scaled_config
 from codec_lib.shapes import check_shape
 
 from .layers import SinePosition, Stack, real
@@ -349,14 +350,7 @@ def build_unified(scale: str = "small", **overrides: Any) -> UnifiedSpeechLangua
     ValueError
         If there is no such scale or field.
     """
-    if scale not in SCALES:
-        raise ValueError(f"scale: got {scale!r}, expected one of {sorted(SCALES)}")
-    known = asdict(SCALES[scale])
-    if not set(overrides) <= set(known):
-        raise ValueError(
-            f"config: got {sorted(set(overrides) - set(known))}, expected some of {list(known)}"
-        )
-    return UnifiedSpeechLanguageModel(replace(SCALES[scale], **overrides))
+    return UnifiedSpeechLanguageModel(scaled_config(SCALES, scale, overrides))
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
