@@ -19,6 +19,7 @@ import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -150,6 +151,7 @@ def make_synthetic(
     seed: int = 0,
     sample_rate: int = 16000,
     noise: bool = True,
+    mixed: bool = False,
 ) -> Corpus:
     r"""Make a corpus on disk: ``audio/*.wav``, ``manifest.csv``, ``phonemes.jsonl``.
 
@@ -165,6 +167,10 @@ def make_synthetic(
         Hz of the files.
     noise
         False leaves out the noise floor.
+    mixed
+        True lets three of four training utterances say words of the training sentences in an order
+        of their own, see ``mixed_text``: a model that learns to speak must not learn 533 sentences
+        by heart.
 
     Returns
     -------
@@ -192,7 +198,7 @@ def make_synthetic(
     made: list[Utterance] = []
     total, wanted = 0, np.inf if hours is None else hours * 3600 * sample_rate
     while total < wanted and len(made) < (num_utterances or np.inf):
-        utterance, wav = speak_utterance(len(made), seed, sample_rate, noise)
+        utterance, wav = speak_utterance(len(made), seed, sample_rate, noise, mixed)
         path = folder / utterance.audio_path
         audio.write(path, wav, sample_rate)
         made.append(_moved(utterance, path))
@@ -202,7 +208,7 @@ def make_synthetic(
 
 
 def speak_utterance(
-    index: int, seed: int = 0, sample_rate: int = 16000, noise: bool = True
+    index: int, seed: int = 0, sample_rate: int = 16000, noise: bool = True, mixed: bool = False
 ) -> tuple[Utterance, Tensor]:
     r"""Make one utterance of the corpus; it depends on the arguments alone.
 
@@ -210,7 +216,7 @@ def speak_utterance(
     ----------
     index
         Number k of the utterance.
-    seed, sample_rate, noise
+    seed, sample_rate, noise, mixed
         As ``make_synthetic``.
 
     Returns
@@ -224,6 +230,8 @@ def speak_utterance(
     position += _PATTERN[: index % 10].count(split)  # number of this utterance in its split
     speaker = _dealt(speakers(split), position, (seed, 1))
     text = _dealt(sentences(split), position, (seed, 2))
+    if mixed and split == "train" and position % 4:
+        text = mixed_text(np.random.default_rng((seed, 4, index)))
     rng = np.random.default_rng((seed, 3, index))
     said = espeak.speak(
         text,
@@ -252,13 +260,43 @@ def speak_utterance(
     return utterance, _levelled(wav, phonemes, rng, noise)
 
 
+@cache
+def _vocabulary() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the words of the training sentences as often as they come, and each of them once."""
+    letters = r"[^\W\d_]+(?:'[^\W\d_]+)*"  # no numbers, which a comma may cut
+    words = [word for text in sentences("train") for word in re.findall(letters, text)]
+    return tuple(words), tuple(sorted(set(words)))
+
+
+def mixed_text(rng: np.random.Generator) -> str:
+    r"""Draw three to nine words of the training sentences, and marks between and behind them.
+
+    Half of the words are drawn as often as they come, half of them one as often as another.
+
+    Parameters
+    ----------
+    rng
+        What is drawn with.
+
+    Examples
+    --------
+    >>> len(mixed_text(np.random.default_rng(0)).split()) in range(3, 10)
+    True
+    """
+    decks = _vocabulary()
+    words = [str(rng.choice(decks[int(rng.integers(2))])) for _ in range(rng.integers(3, 10))]
+    if len(words) > 5 and rng.random() < 0.4:
+        words[len(words) // 2] += ","
+    return " ".join(words) + str(rng.choice([".", ".", ".", "?", "!"]))
+
+
 def named_synthetic(name: str, sample_rate: int = 16000) -> Corpus:
-    r"""Return ``synthetic``, ``synthetic/small`` or ``synthetic/<hours>h``, made on first use.
+    r"""Return a synthetic corpus by its name, made on first use.
 
     Parameters
     ----------
     name
-        One of those names.
+        ``synthetic``, ``synthetic/small``, ``synthetic/<hours>h`` or ``synthetic/mixed/<hours>h``.
     sample_rate
         Hz at which it is heard; the files are 16 kHz.
 
@@ -272,16 +310,17 @@ def named_synthetic(name: str, sample_rate: int = 16000) -> Corpus:
     ValueError
         If the name is none of those, or espeak-ng is missing.
     """
-    hours = re.fullmatch(r"synthetic/(\d+(?:\.\d+)?)h", name)
+    hours = re.fullmatch(r"synthetic/(mixed/)?(\d+(?:\.\d+)?)h", name)
     if name == "synthetic":
-        size: dict[str, float] = {"hours": _DEFAULT_HOURS}
+        size: dict[str, Any] = {"hours": _DEFAULT_HOURS}
     elif name == "synthetic/small":
         size = {"num_utterances": _SMALL}
-    elif hours and float(hours[1]) > 0:
-        size = {"hours": float(hours[1])}
+    elif hours and float(hours[2]) > 0:
+        size = {"hours": float(hours[2]), **({"mixed": True} if hours[1] else {})}
     else:
         raise ValueError(
-            f"corpus: got {name!r}, expected 'synthetic', 'synthetic/small' or e.g. 'synthetic/2h'"
+            f"corpus: got {name!r}, expected 'synthetic', 'synthetic/small', or e.g. "
+            "'synthetic/2h' or 'synthetic/mixed/2h'"
         )
     folder = paths.corpora_root() / name.replace("/", "-")
     made_once(folder, _recipe(size), lambda place: make_synthetic(place, **size))

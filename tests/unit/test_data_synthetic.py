@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from codec_lib import audio, paths
 from codec_lib.data import Corpus, corpus, espeak, make_synthetic
 from codec_lib.data.phonemes import CONSONANTS, ENGLISH, VOWELS, align, label, to_symbol
+from codec_lib.data.pronunciation import normalise_words
 from codec_lib.data.synthetic import sentences, speak_utterance, speakers
 
 SPLITS = ("train", "dev", "test")
@@ -158,6 +159,21 @@ def test_level_and_noise_vary_but_stay_within_bounds(made):
     assert any(differ) and not all(differ)
 
 
+def test_mixed_texts_are_new_and_held_out_ones_are_the_same():
+    plain, mixed = (
+        [speak_utterance(k, mixed=mixed)[0] for k in range(20)] for mixed in (False, True)
+    )
+    known = {word for text in sentences("train") for word in normalise_words(text)}
+    for one, other in zip(plain, mixed, strict=True):
+        assert (one.speaker_id, one.split) == (other.speaker_id, other.split)
+        if one.split != "train":
+            assert one == other
+    new = [one.text for one in mixed if one.text not in sentences("train") + sentences("dev")
+           + sentences("test")]  # fmt: skip
+    assert len(new) == len(set(new)) == 12  # of 16 for training, every fourth is as it was
+    assert {word for text in new for word in normalise_words(text)} <= known
+
+
 def test_how_much_to_make_is_said_once(tmp_path):
     for arguments in ({}, {"hours": 1, "num_utterances": 1}, {"hours": 0}, {"num_utterances": -1}):
         with pytest.raises(ValueError, match="exactly one of them"):
@@ -177,7 +193,7 @@ def test_by_name_it_is_made_once_and_again_when_the_recipe_changes(monkeypatch, 
     corpus("synthetic/small")
     assert not marker.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["synthetic-small"]
-    with pytest.raises(ValueError, match=r"'synthetic/small' or e\.g"):
+    with pytest.raises(ValueError, match=r"'synthetic/small', or e\.g"):
         corpus("synthetic/huge")
 
 
