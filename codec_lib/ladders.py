@@ -58,7 +58,9 @@ def ladder(
         ax.imshow(shown, aspect="auto", cmap="RdBu", vmin=-3, vmax=3, extent=extent)
         ax.set_ylabel(label, rotation=0, ha="right", va="center")
     for label, row in units.items():
-        strips.run_strip(others.pop(0), row[: round(seconds * frame_rate)], frame_rate, label)
+        strips.run_strip(
+            others.pop(0), row[: round(seconds * frame_rate)], frame_rate, label, seconds
+        )
     timed = axes[: 1 + len(vectors) + len(units), 0]
     for ax in timed:
         ax.set(xlim=(0, seconds), yticks=[])
@@ -66,8 +68,9 @@ def ladder(
     timed[-1].set_xlabel("time (s)")
     plotting.mark_phonemes(mel, phonemes, sample_rate, color="white")
     for ax, (label, row) in zip(others, sequences.items(), strict=True):
-        strips.run_strip(ax, row, 1, label)
-        ax.set_xlim(0, max(map(len, sequences.values())))
+        longest = max(map(len, sequences.values()))
+        strips.run_strip(ax, row, 1, label, longest)
+        ax.set_xlim(0, longest)
     if others:
         others[-1].set_xlabel("place in the sequence: there is no time any more")
     return fig

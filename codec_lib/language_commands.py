@@ -144,8 +144,8 @@ def judge_lm_command(
     ] = "test",
     tasks: Annotated[int, typer.Option(help="Sentences to say, each after a prompt.")] = 40,
     judges: Annotated[
-        str, typer.Option(help="words,speaker,quality; as in judge.")
-    ] = "words,speaker",
+        str, typer.Option(help="phonemes,words,speaker,quality; as in judge.")
+    ] = "phonemes,speaker",
     temperature: Annotated[float, typer.Option(help="0: always the likeliest code.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Only the k likeliest codes; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest, up to this share.")] = 1.0,
@@ -172,7 +172,7 @@ def judge_lm_command(
     chosen, heard = synthesis_tasks(speech, tasks, seed=seed), make_judges(judges.split(","))
     ways = {label: one.say for label, one in found.items()}
     rows = judge_synthesis(speech, chosen, ways, heard, log=typer.echo)
-    measures = ("wer", "cer", "speaker_similarity", "dnsmos", "seconds_ratio", "empty")
+    measures = ("per", "wer", "cer", "speaker_similarity", "dnsmos", "seconds_ratio", "empty")
     typer.echo(columns_text(rows, ("way",), measures))
     conditions = {"corpus": corpus, "split": split, "tasks": len(chosen), "judges": judges}
     conditions |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}

@@ -56,6 +56,7 @@ def plane(
     title: str = "",
     lines: Mapping[str, float] | None = None,
     ax: Axes | None = None,
+    order: Sequence[str] = (),
 ) -> Figure:
     r"""Draw named points, each with a mark of its own, and heights that have no place across.
 
@@ -69,9 +70,12 @@ def plane(
         Label to a height y, drawn as a grey line.
     ax
         Axes to draw into; None makes a figure.
+    order
+        Labels of all planes that are seen together, so that one has one mark in all of them.
     """
     fig, ax = on(ax, height=3.6, width=0.6 * WIDTH)
-    for number, (name, (x, y)) in enumerate(points.items()):
+    for name, (x, y) in points.items():
+        number = list(order or points).index(name)
         mark = "os^DvP*X"[number % 8]
         ax.plot(x, y, mark, color=PALETTE[number % 8], markersize=8, label=name)
     for number, (name, y) in enumerate((lines or {}).items()):

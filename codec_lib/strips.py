@@ -208,15 +208,17 @@ def unit_runs(
     mel.set_xlim(span or mel.get_xlim())
     plotting.mark_phonemes(mel, phonemes, sample_rate, color="white")
     for ax, (label, found) in zip(others, rows.items(), strict=True):
-        run_strip(ax, found, frame_rate, label)
+        run_strip(ax, found, frame_rate, label, mel.get_xlim()[1] - mel.get_xlim()[0])
         edges = [one.start / sample_rate for one in phonemes]
-        ax.vlines(edges, 0, 1, color="black", linewidth=1.2)
+        ax.vlines(edges, 0.75, 1, color="black", linewidth=1.2)
     others[-1].set_xlabel("time (s)")
     return fig
 
 
-def run_strip(ax: Axes, units: Tensor, frame_rate: float, label: str = "") -> None:
-    r"""Draw units over time: a colour for each, and its number on every run.
+def run_strip(
+    ax: Axes, units: Tensor, frame_rate: float, label: str = "", shown: float | None = None
+) -> None:
+    r"""Draw units over time: a colour for each, and its number on every run that has room for it.
 
     Parameters
     ----------
@@ -228,15 +230,19 @@ def run_strip(ax: Axes, units: Tensor, frame_rate: float, label: str = "") -> No
         Units per second, Hz.
     label
         Left of the strip.
+    shown
+        Seconds that will be shown, where it is not all.
     """
     numbers, counts = torch.unique_consecutive(units.detach().cpu(), return_counts=True)
     edges = np.concatenate([[0], counts.cumsum(0).numpy()]) / frame_rate
     shade = (numbers * 7 % 20).numpy()  # neighbouring numbers are far apart in colour
     ax.pcolormesh(edges, [0, 1], shade[None], cmap="tab20", vmin=0, vmax=19, alpha=0.6,
                   edgecolors="white", linewidth=0.6)  # fmt: skip
-    style = {"ha": "center", "va": "center", "fontsize": 7, "clip_on": True}
+    style = {"ha": "center", "va": "center", "fontsize": 6, "clip_on": True}
+    digit = 0.0065 * (shown or edges[-1])  # width of one, for strips of the usual width
     for number, start, end in zip(numbers.tolist(), edges[:-1], edges[1:], strict=True):
-        ax.text((start + end) / 2, 0.5, str(number), **style)
+        if end - start > digit * len(str(number)):
+            ax.text((start + end) / 2, 0.5, str(number), **style)
     ax.set(yticks=[], ylim=(0, 1))
     ax.spines[:].set_visible(False)
     ax.set_ylabel(label, rotation=0, ha="right", va="center")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import codec_lib
+from codec_lib.codecs.continuous import build_continuous
 from codec_lib.evaluation import judges
 from codec_lib.evaluation.judges import (
     JudgedClip,
@@ -20,6 +21,7 @@ from codec_lib.evaluation.judges import (
 )
 from codec_lib.evaluation.judges.speakers import speaker_cosines
 from codec_lib.evaluation.judges.words import whisper_listener
+from codec_lib.lm.tokenizer_run import save_tokenizer
 
 RATE = 16_000
 
@@ -146,6 +148,25 @@ def test_words_are_heard_at_16_khz():
     assert lengths == [16_000]
 
 
+def test_phonemes_are_counted_as_edits_of_what_the_listener_hears(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    saved = {}
+    for listener in ("reconstruction", "tokens"):
+        made = build_continuous("smoke", listener=listener).eval()
+        saved[listener] = str(save_tokenizer(made, tmp_path / f"{listener}.safetensors", {}, False))
+    judge = make_judges([f"phonemes={saved['reconstruction']}"])["phonemes"]
+    wav = tone(200)
+    logits = judge.tokenizer.listener(judge.tokenizer.frames(wav[None]))[0]  # (F, V)
+    merged = [n for n in logits.argmax(-1).unique_consecutive().tolist() if n]
+    assert judge.hear(wav) == [judge.symbols.names[n] for n in merged]
+    clip = JudgedClip(wav, RATE, text="The sea.")  # DH AH S IY
+    monkeypatch.setattr(judge, "hear", lambda wav: ["DH", "S", "IY"] if wav.any() else [])
+    silent = JudgedClip(torch.zeros(1, RATE), RATE, text="Sea.")
+    assert judge([clip, silent])["per"].summary("per")["per"] == pytest.approx((1 + 2) / (4 + 2))
+    with pytest.raises(ValueError, match="recogniser is 'tokens'"):
+        make_judges([f"phonemes={saved['tokens']}"])
+
+
 def test_pocketsphinx_hears_recorded_speech(librispeech_words):
     scores = make_judges(["words"])["words"](librispeech_words)
     right = scores["wer"].summary("wer")["wer"]
@@ -225,6 +246,20 @@ def speech_clips(tiny_corpus):
 
 
 # How it sounds
+
+
+def test_a_similarity_has_a_scale():
+    def embed(wavs):  # a voice is its level
+        levels = torch.tensor([float(wav.max()) for wav in wavs])
+        return torch.stack([levels.cos(), levels.sin()], dim=1)
+
+    judge = judges.SpeakerJudge(embed)
+    clips = [JudgedClip(torch.full((1, 50), x), RATE, voice=torch.full((1, 50), x))
+             for x in (0.2, 0.9)]  # fmt: skip
+    same, other = judges.voice_scale(judge, [*clips, JudgedClip(torch.zeros(1, 9), RATE)])
+    assert same == pytest.approx(1) and other == pytest.approx(math.cos(0.7))
+    with pytest.raises(ValueError, match="1 with a voice"):
+        judges.voice_scale(judge, clips[:1])
 
 
 def test_noise_sounds_worse(speech_clips):

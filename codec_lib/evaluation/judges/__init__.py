@@ -1,14 +1,15 @@
 r"""Judges of speech: what hears a clip and scores it, by name.
 
-===========  =====================================================  ==========================
-name         measures                                               needs
-===========  =====================================================  ==========================
-``signal``   mel distance, SI-SDR, STOI, PESQ                       nothing more
-``pitch``    pitch error in cent, voicing error                     extra ``voices``
-``words``    word and character error rates, see ``words.py``       extra ``align``, or weights
-``speaker``  cosine of speaker embeddings, see ``speakers.py``      extra ``judges``, or weights
-``quality``  DNSMOS, see ``quality.py``                             extra ``judges``
-===========  =====================================================  ==========================
+============  =====================================================  ==========================
+name          measures                                               needs
+============  =====================================================  ==========================
+``signal``    mel distance, SI-SDR, STOI, PESQ                       nothing more
+``pitch``     pitch error in cent, voicing error                     extra ``voices``
+``words``     word and character error rates, see ``words.py``       extra ``align``, or weights
+``phonemes``  phoneme error rate, see ``phonemes.py``                a continuous tokenizer
+``speaker``   cosine of speaker embeddings, see ``speakers.py``      extra ``judges``, or weights
+``quality``   DNSMOS, see ``quality.py``                             extra ``judges``
+============  =====================================================  ==========================
 
 Read next: ``base.py``.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .base import Judge, JudgedClip, Score
+from .phonemes import PhonemesJudge
 from .quality import QualityJudge
 from .resynthesis import (
     clip_through,
@@ -28,16 +30,18 @@ from .resynthesis import (
     scores_of,
 )
 from .signal import PitchJudge, SignalJudge
-from .speakers import SpeakerJudge
+from .speakers import SpeakerJudge, voice_scale
 from .words import WordsJudge
 
 JUDGES: dict[str, Callable[..., Judge]] = {
     "signal": SignalJudge,
     "pitch": PitchJudge,
     "words": WordsJudge,
+    "phonemes": PhonemesJudge,
     "speaker": SpeakerJudge,
     "quality": QualityJudge,
 }
+NETWORKS = ("words", "phonemes", "speaker")  # judges that hear with a network one can name
 
 
 def make_judges(names: Sequence[str]) -> dict[str, Judge]:
@@ -46,7 +50,8 @@ def make_judges(names: Sequence[str]) -> dict[str, Judge]:
     Parameters
     ----------
     names
-        Some of ``JUDGES``; ``words=NAME`` and ``speaker=NAME`` name another network.
+        Some of ``JUDGES``; ``words=NAME``, ``phonemes=NAME`` and ``speaker=NAME`` name another
+        network.
 
     Returns
     -------
@@ -66,9 +71,10 @@ def make_judges(names: Sequence[str]) -> dict[str, Judge]:
     made: dict[str, Judge] = {}
     for given in names:
         name, _, network = given.partition("=")
-        if name not in JUDGES or (network and name not in ("words", "speaker")):
+        if name not in JUDGES or (network and name not in NETWORKS):
             raise ValueError(
-                f"judge: got {given!r}, expected one of {list(JUDGES)}, or words=NAME, speaker=NAME"
+                f"judge: got {given!r}, expected one of {list(JUDGES)}; "
+                f"{', '.join(f'{one}=NAME' for one in NETWORKS)}"
             )
         if name in made:
             raise ValueError(f"judge: got {name!r} twice, expected it once")
@@ -108,6 +114,7 @@ __all__ = [
     "JUDGES",
     "JudgedClip",
     "Judge",
+    "PhonemesJudge",
     "PitchJudge",
     "QualityJudge",
     "Score",
@@ -122,4 +129,5 @@ __all__ = [
     "means",
     "resynthesised",
     "scores_of",
+    "voice_scale",
 ]

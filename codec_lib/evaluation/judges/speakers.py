@@ -14,6 +14,7 @@ Read next: ``quality.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -69,6 +70,37 @@ class SpeakerJudge(Judge):
         targets = found[[voices[id(clip.target)] for clip in clips]]
         cosines = (found[: len(clips)] * targets).sum(-1)
         return {"speaker_similarity": Score(cosines.double().numpy())}
+
+
+def voice_scale(judge: Judge, clips: Sequence[JudgedClip]) -> tuple[float, float]:
+    r"""Say what a similarity means: that of a voice to itself elsewhere, and to another voice.
+
+    Parameters
+    ----------
+    judge
+        A ``SpeakerJudge``.
+    clips
+        Recordings; those with a ``voice``, another recording of the speaker, count. Neighbours in
+        the list, half of it apart, should be different speakers.
+
+    Returns
+    -------
+    tuple[float, float]
+        Mean similarity to the own ``voice``, and to that of the clip half the list away.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two have a voice.
+    """
+    voiced = [clip for clip in clips if clip.voice is not None]
+    if len(voiced) < 2:
+        raise ValueError(f"clips: got {len(voiced)} with a voice, expected two or more")
+    half = len(voiced) // 2
+    others = zip(voiced, voiced[half:] + voiced[:half], strict=True)
+    turned = [replace(one, voice=other.voice) for one, other in others]
+    same, other = (judge(one)["speaker_similarity"].values.mean() for one in (voiced, turned))
+    return float(same), float(other)
 
 
 class SpeakerEncoder(nn.Module):
