@@ -38,7 +38,7 @@ class ContinuousLanguageConfig:
 
     Attributes
     ----------
-    dim, num_heads, num_layers, hidden_dim, dropout, num_symbols, embedding_scale
+    dim, num_heads, num_layers, hidden_dim, dropout, num_symbols, embedding_scale, pace
         As in ``UnifiedConfig``.
     token_dim
         Width D of a token.
@@ -67,6 +67,7 @@ class ContinuousLanguageConfig:
     flow_steps: int = 16
     input_noise: float = 0.0
     stop_weight: float = 1.0
+    pace: float = 1.0
 
 
 _SMALL = {"num_symbols": 64, "embedding_scale": 0.2, "input_noise": 0.3}
@@ -75,7 +76,7 @@ CONTINUOUS_SCALES = {
         32, 2, 2, 64, 0.0, **_SMALL, token_dim=8, flow_width=32, flow_depth=1, flow_steps=4
     ),
     "small": ContinuousLanguageConfig(
-        144, 4, 4, 576, **_SMALL, token_dim=64, flow_width=160, flow_depth=2
+        144, 4, 4, 576, **_SMALL, token_dim=64, flow_width=160, flow_depth=2, pace=0.6
     ),
     "paper": ContinuousLanguageConfig(),
 }
@@ -134,7 +135,8 @@ class ContinuousSpeechModel(PrefixModel):
             raise ValueError(f"head: got {config.head!r}, expected one of {HEADS}")
         sizes = (config.dim, config.num_heads, config.num_layers, config.hidden_dim)
         stack = Stack(*sizes, config.dropout)
-        super().__init__(stack, config.num_symbols, config.embedding_scale, config.dropout)
+        sizes = (config.num_symbols, config.embedding_scale, config.dropout, config.pace)
+        super().__init__(stack, *sizes)
         self.config = config
         self.token_projection = nn.Linear(config.token_dim, config.dim)
         if config.head == "mean":

@@ -29,7 +29,7 @@ def sine_positions(positions: Tensor, dim: int) -> Tensor:
     Parameters
     ----------
     positions
-        Any shape, integers n.
+        Any shape, numbers n.
     dim
         Width D, even.
 
@@ -59,18 +59,23 @@ class SinePosition(nn.Module):
         After the sum.
     learnt
         False keeps the scale at 1.
+    pace
+        What a position counts. Frames that count as many symbols as they last on the average stand
+        where their text stands, so that attention finds it early.
     """
 
-    def __init__(self, dim: int, dropout: float = 0.0, learnt: bool = True) -> None:
+    def __init__(
+        self, dim: int, dropout: float = 0.0, learnt: bool = True, pace: float = 1.0
+    ) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.ones(1), requires_grad=learnt)
+        self.alpha, self.pace = nn.Parameter(torch.ones(1), requires_grad=learnt), pace
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """Map (B, L, D) to (B, L, D); positions (B, L) count from 0 by default."""
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device)
-        place = sine_positions(positions, x.shape[-1]).to(x.dtype)
+        place = sine_positions(self.pace * positions, x.shape[-1]).to(x.dtype)
         return self.dropout(x + self.alpha * place)
 
 

@@ -32,16 +32,23 @@ class PrefixModel(nn.Module):
         Size of the table of phonemes, standard deviation of its entries.
     dropout
         Behind positions.
+    pace
+        Symbols that a frame counts, see ``layers.SinePosition``.
     """
 
     def __init__(
-        self, stack: Stack, num_symbols: int, embedding_scale: float = 1.0, dropout: float = 0.0
+        self,
+        stack: Stack,
+        num_symbols: int,
+        embedding_scale: float = 1.0,
+        dropout: float = 0.0,
+        pace: float = 1.0,
     ) -> None:
         super().__init__()
         self.text_embedding = nn.Embedding(num_symbols, stack.dim)
         nn.init.normal_(self.text_embedding.weight, std=embedding_scale)
         self.text_position = SinePosition(stack.dim, dropout)
-        self.frame_position = SinePosition(stack.dim, dropout)
+        self.frame_position = SinePosition(stack.dim, dropout, pace=pace)
         self.decoder = stack
 
     def embed_frames(self, frames: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ class UnifiedConfig:
         nothing can be said without a prompt, and the output of codebook k shares its weights with
         the embedding of codebook k + 1. False predicts the first code from the end of the text, and
         shares with the embedding of the same codebook, as VALL-E describes.
+    pace
+        Symbols that a frame counts in positions; 1 as released.
     """
 
     dim: int = 1024
@@ -74,11 +76,12 @@ class UnifiedConfig:
     embedding_scale: float = 1.0
     as_published: bool = False
     nar_dim: int | None = None
+    pace: float = 1.0
 
 
 SCALES = {
     "smoke": UnifiedConfig(32, 2, 64, 0.0, 2, 2, 64, 8, 1024, 0.2),
-    "small": UnifiedConfig(144, 4, 576, 0.1, 4, 3, 64, 8, 1024, 0.2, nar_dim=64),
+    "small": UnifiedConfig(144, 4, 576, 0.1, 4, 3, 64, 8, 1024, 0.2, nar_dim=64, pace=0.3),
     "paper": UnifiedConfig(as_published=True),
 }
 
@@ -122,7 +125,8 @@ class AutoregressiveModel(PrefixModel):
 
     def __init__(self, config: UnifiedConfig) -> None:
         stack = _stack(config, config.ar_layers, adaptive=False)
-        super().__init__(stack, config.num_symbols, config.embedding_scale, config.dropout)
+        sizes = (config.num_symbols, config.embedding_scale, config.dropout, config.pace)
+        super().__init__(stack, *sizes)
         self.end = config.num_codes  # the symbol behind the last code
         self.code_embedding = _embedding(config.num_codes + 1, config)
         self.head = nn.Linear(config.dim, config.num_codes + 1, bias=False)
@@ -176,7 +180,7 @@ class NonAutoregressiveModel(nn.Module):
         self.code_embeddings = nn.ModuleList(tables)
         self.stage_embeddings = nn.Parameter(torch.randn(count - 1, config.dim))
         self.text_position = SinePosition(config.dim, learnt=False)
-        self.code_position = SinePosition(config.dim, config.dropout, learnt=False)
+        self.code_position = SinePosition(config.dim, config.dropout, False, config.pace)
         self.decoder = _stack(config, config.nar_layers, adaptive=True)
         self.last_head = None
         if config.as_published:  # no table is left for it to share
