@@ -168,9 +168,8 @@ def make_synthetic(
     noise
         False leaves out the noise floor.
     mixed
-        True lets three of four training utterances say words of the training sentences in an order
-        of their own, see ``mixed_text``: a model that learns to speak must not learn 533 sentences
-        by heart.
+        True lets three of four training utterances say a ``mixed_text``: a model that learns to
+        speak must not learn 533 sentences by heart.
 
     Returns
     -------

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import codec_lib
-from codec_lib import hub
+from codec_lib import hub, lm
+from codec_lib.lm.loading import load_speaking_model
 from codec_lib.paths import checkpoints_root
 from codec_lib.teachers import load_teacher, load_text_teacher
 
@@ -51,5 +52,10 @@ def test_every_checkpoint_loads(path):
         assert load_teacher(path.stem).features(torch.zeros(1, 1, 3200)).shape[:2] == (1, 10)
     elif path.stem.startswith("text"):
         assert load_text_teacher(path.stem).encode(["two", "words"]).shape[0] == 2
+    elif path.stem.startswith("continuous-"):
+        assert lm.load_tokenizer(path.stem).encode(torch.zeros(1, 1, 3200)).shape[-1] == 5
+    elif path.stem.startswith(("unified", "continuous_lm")):
+        (wav,) = load_speaking_model(path.stem).say(["Good morning."], [None])
+        assert wav.shape[0] == 1 and wav.isfinite().all()
     else:
         assert codec_lib.load(path.stem).bitrate() > 0
