@@ -118,6 +118,9 @@ class LanguageConfig(ModuleConfig):
         Name or file of the codec whose codes are learnt. Utterances of the corpus need texts.
     most_frames, most_joined
         Frames of an example at most; utterances of one speaker joined in it at most.
+    guided_steps
+        Steps at the beginning in which one head is shown where in the text each frame is, as far as
+        that is known; see ``prefix.PrefixModel.states_and_reading``.
 
     Examples
     --------
@@ -135,6 +138,7 @@ class LanguageConfig(ModuleConfig):
             "batch_size": 128,
             "most_frames": 700,
             "most_joined": 1,
+            "guided_steps": 0,
             "lr": 5e-4,
             "steps": 500_000,
             "precision": "bf16-mixed",
@@ -145,6 +149,7 @@ class LanguageConfig(ModuleConfig):
     codec: str = "speechtokenizer-small"
     most_frames: int = 500
     most_joined: int = 3
+    guided_steps: int = 1500
     out_dir: str = "runs/language"
 
 

@@ -92,12 +92,15 @@ class TokenBatch:
         Symbols (B, S) int64 and how many of them are real, (B,).
     tokens, token_lengths
         Tokens (B, F, D) float32 and how many are real, (B,).
+    places
+        As in ``unified.Batch``.
     """
 
     text: Tensor
     text_lengths: Tensor
     tokens: Tensor
     token_lengths: Tensor
+    places: Tensor | None = None
 
     def __post_init__(self) -> None:
         sizes = check_shape(self.text, "B S", name="text")
@@ -107,7 +110,8 @@ class TokenBatch:
 
     def to(self, device: torch.device | str) -> TokenBatch:
         r"""Return the batch on another device."""
-        return TokenBatch(*(part.to(device) for part in vars(self).values()))
+        parts = vars(self).values()
+        return TokenBatch(*(None if part is None else part.to(device) for part in parts))
 
 
 class ContinuousSpeechModel(PrefixModel):
@@ -159,20 +163,25 @@ class ContinuousSpeechModel(PrefixModel):
         -------
         dict[str, Tensor]
             ``token`` (of the head, a mean over tokens and width), ``stop`` (nats a place, a mean
-            over the places of tokens and the end) and ``loss``.
+            over the places of tokens and the end), ``reading`` as in ``unified``, and ``loss``.
         """
         tokens, lengths = batch.tokens, batch.token_lengths
         heard = tokens
         if self.training and self.config.input_noise:
             heard = tokens + self.config.input_noise * torch.randn_like(tokens)
-        states = self.states(batch.text, batch.text_lengths, heard)  # (B, F + 1, width)
+        given, reading = (batch.text, batch.text_lengths, heard), {}
+        if batch.places is None:
+            states = self.states(*given)  # (B, F + 1, width)
+        else:
+            states, reading["reading"] = self.states_and_reading(*given, batch.places)
         counted = real(lengths, tokens.shape[1])
         found = {"token": self.head.loss(states[:, :-1][counted], tokens[counted].detach()).mean()}
         places = torch.arange(states.shape[1], device=lengths.device)
         asked, last = places <= lengths[:, None], (places == lengths[:, None]).float()
         scores = self.stop(states)[..., 0].float()
         found["stop"] = functional.binary_cross_entropy_with_logits(scores[asked], last[asked])
-        return {**found, "loss": found["token"] + self.config.stop_weight * found["stop"]}
+        loss = found["token"] + self.config.stop_weight * found["stop"] + sum(reading.values())
+        return {**found, **reading, "loss": loss}
 
 
 @torch.no_grad()

@@ -36,6 +36,8 @@ class ContinuousRunConfig(ModuleConfig):
         Name or file of the tokenizer. Utterances of the corpus need texts.
     most_frames, most_joined
         Tokens of an example at most; utterances of one speaker joined in it at most.
+    guided_steps
+        As in ``LanguageConfig``.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -47,6 +49,7 @@ class ContinuousRunConfig(ModuleConfig):
             "batch_size": 64,
             "most_frames": 1050,
             "most_joined": 1,
+            "guided_steps": 0,
             "lr": 5e-4,
             "steps": 200_000,
             "corpus": "librispeech/train-clean-100",
@@ -57,6 +60,7 @@ class ContinuousRunConfig(ModuleConfig):
     tokenizer: str = "continuous-small"
     most_frames: int = 250
     most_joined: int = 3
+    guided_steps: int = 1500
     out_dir: str = "runs/continuous"
 
 

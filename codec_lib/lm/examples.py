@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 from codec_lib import audio
 from codec_lib.codecs.base import Codec
 from codec_lib.codecs.continuous import ContinuousTokenizer, DiscreteTwin
-from codec_lib.data import Corpus
+from codec_lib.data import Corpus, Utterance
+from codec_lib.data.phonemes import CONSONANTS, SILENCE, VOWELS
 from codec_lib.data.segments import length_batches
 from codec_lib.evaluation.codec_probe import codes_of
 from codec_lib.evaluation.heard import key_of, remembered
@@ -44,12 +46,16 @@ class Spoken:
         See ``symbols.spoken_symbols``.
     codes
         Codes (K, F) int64, or continuous tokens (D, F) float32.
+    places
+        Number of the symbol that is spoken in each frame, (F,) int64; -1 in pauses and where it is
+        not known.
     """
 
     utterance_id: str
     speaker: str
     symbols: tuple[str, ...]
     codes: Tensor
+    places: Tensor
 
 
 def spoken_of(
@@ -78,7 +84,7 @@ def spoken_of(
     """
     twin = isinstance(codec, DiscreteTwin)
     hear = remembered(codes_of(codec), key_of(codec.tokenizer if twin else codec, twin))
-    return _heard(corpus, lambda wav: hear(wav)[0].T[:num_quantizers])
+    return _heard(corpus, codec.hop_length, lambda wav: hear(wav)[0].T[:num_quantizers])
 
 
 def token_spoken_of(corpus: Corpus, tokenizer: ContinuousTokenizer) -> list[Spoken]:
@@ -94,10 +100,35 @@ def token_spoken_of(corpus: Corpus, tokenizer: ContinuousTokenizer) -> list[Spok
         return tokenizer.encode(wav.to(tokenizer.device)).transpose(1, 2)
 
     hear = remembered(tokens, key_of(tokenizer))
-    return _heard(corpus, lambda wav: hear(wav)[0].T)
+    return _heard(corpus, tokenizer.token_hop, lambda wav: hear(wav)[0].T)
 
 
-def _heard(corpus: Corpus, hear: Callable[[Tensor], Tensor]) -> list[Spoken]:
+def places_of(utterance: Utterance, symbols: Sequence[str], frames: int, hop: float) -> Tensor:
+    r"""Return which symbol is spoken in each frame, (F,), or -1.
+
+    Where an accent has more or fewer phonemes than the symbols, they are spread evenly.
+
+    Parameters
+    ----------
+    utterance
+        With phonemes; without any, nothing is known.
+    symbols
+        See ``symbols.spoken_symbols``.
+    frames
+        F.
+    hop
+        Samples of a frame, of the utterance's own rate.
+    """
+    places = torch.full((frames,), -1)
+    own = [phone for phone in utterance.phonemes if phone.symbol != SILENCE]
+    written = [number for number, symbol in enumerate(symbols) if symbol in VOWELS | CONSONANTS]
+    for order, phone in enumerate(own):
+        number = written[round(order * (len(written) - 1) / max(1, len(own) - 1))]
+        places[round(phone.start / hop) : round(phone.end / hop)] = number
+    return places
+
+
+def _heard(corpus: Corpus, hop: int, hear: Callable[[Tensor], Tensor]) -> list[Spoken]:
     """Encode every utterance that has words, from waveforms (1, 1, T)."""
     found = []
     for index, utterance in enumerate(corpus):
@@ -107,7 +138,9 @@ def _heard(corpus: Corpus, hear: Callable[[Tensor], Tensor]) -> list[Spoken]:
         except (ValueError, audio.AudioError):  # no words; a bad file, which the corpus reports
             continue
         name, speaker = utterance.utterance_id, utterance.speaker_id
-        found.append(Spoken(name, speaker, tuple(symbols), hear(wav[None])))
+        codes, scale = hear(wav[None]), (utterance.sample_rate or corpus.sample_rate)
+        where = places_of(utterance, symbols, codes.shape[1], hop * scale / corpus.sample_rate)
+        found.append(Spoken(name, speaker, tuple(symbols), codes, where))
     if not found:
         raise ValueError(
             f"{corpus.name}: got no utterance with text, expected some. Hint: use the synthetic "
@@ -116,7 +149,7 @@ def _heard(corpus: Corpus, hear: Callable[[Tensor], Tensor]) -> list[Spoken]:
     return found
 
 
-def joined(spoken: Sequence[Spoken], group: Group) -> tuple[Tensor, Tensor]:
+def joined(spoken: Sequence[Spoken], group: Group) -> tuple[Tensor, Tensor, Tensor]:
     r"""Join utterances.
 
     Parameters
@@ -126,32 +159,39 @@ def joined(spoken: Sequence[Spoken], group: Group) -> tuple[Tensor, Tensor]:
 
     Returns
     -------
-    tuple[Tensor, Tensor]
-        Numbers of the symbols (S,), with one begin and one end; codes (K, F) or tokens (D, F).
+    tuple[Tensor, Tensor, Tensor]
+        Numbers of the symbols (S,), with one begin and one end; codes (K, F) or tokens (D, F);
+        which of the symbols is spoken in each frame, (F,), or -1.
     """
     symbols: list[str] = []
+    places = []
     for number in group:
-        symbols += [*([GAP] if symbols else []), *spoken[number].symbols]
-    return numbers_of(symbols), torch.cat([spoken[number].codes for number in group], dim=1)
+        symbols += [GAP] if symbols else []
+        own = spoken[number].places
+        places.append(torch.where(own < 0, own, own + 1 + len(symbols)))  # behind the begin
+        symbols += spoken[number].symbols
+    codes = torch.cat([spoken[number].codes for number in group], dim=1)
+    return numbers_of(symbols), codes, torch.cat(places)
 
 
-def collate(items: Sequence[tuple[Tensor, Tensor]]) -> Batch:
-    r"""Put texts (S,) and codes (K, F) of different lengths into a batch."""
-    text, text_lengths, frames, lengths = _padded(items)
-    return Batch(text, text_lengths, frames.transpose(1, 2), lengths)
+def collate(items: Sequence[tuple[Tensor, ...]]) -> Batch:
+    r"""Put texts (S,) and codes (K, F), perhaps with places (F,), of different lengths together."""
+    text, text_lengths, frames, lengths, places = _padded(items)
+    return Batch(text, text_lengths, frames.transpose(1, 2), lengths, places)
 
 
-def collate_tokens(items: Sequence[tuple[Tensor, Tensor]]) -> TokenBatch:
-    r"""Put texts (S,) and tokens (D, F) of different lengths into a batch."""
+def collate_tokens(items: Sequence[tuple[Tensor, ...]]) -> TokenBatch:
+    r"""Put texts (S,) and tokens (D, F), perhaps with places (F,), together."""
     return TokenBatch(*_padded(items))
 
 
-def _padded(items: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pad texts to (B, S) and frames to (B, F, rows); return both with their lengths (B,)."""
-    texts, frames = zip(*items, strict=True)
+def _padded(items: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor, Tensor, Any]:
+    """Pad texts to (B, S), frames to (B, F, rows), places to (B, F); lengths (B,) behind each."""
+    texts, frames, *places = zip(*items, strict=True)
     lengths = [torch.tensor([one.shape[-1] for one in part]) for part in (texts, frames)]
     rows = pad_sequence([one.T for one in frames], batch_first=True)
-    return pad_sequence(list(texts), batch_first=True), lengths[0], rows, lengths[1]
+    where = pad_sequence(list(places[0]), True, -1) if places else None
+    return pad_sequence(list(texts), batch_first=True), lengths[0], rows, lengths[1], where
 
 
 class JoinedBatches:

@@ -57,13 +57,15 @@ class JoinedRun(ModuleRun):
     def next_batch(self) -> tuple[list[Group], Any]:
         """Return this process's utterances of the present step, and their batch on its device."""
         groups = next(self._data)
-        batch = type(self).collated([joined(self.spoken, group) for group in groups])
-        return groups, batch.to(self.fabric.device)
+        items = [joined(self.spoken, group) for group in groups]
+        if self.step >= self.config.guided_steps:
+            items = [item[:2] for item in items]  # nobody shows where to read any more
+        return groups, type(self).collated(items).to(self.fabric.device)
 
     def held_out_batch(self) -> Any:
         """Return the held-out utterances that are measured, one by one, on the device."""
         chosen = range(len(self.held_out))[: self.config.valid_examples]
-        batch = type(self).collated([joined(self.held_out, (number,)) for number in chosen])
+        batch = type(self).collated([joined(self.held_out, (number,))[:2] for number in chosen])
         return batch.to(self.fabric.device)
 
     def names(self, batch: tuple[list[Group], Any]) -> list[str]:

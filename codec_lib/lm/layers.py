@@ -12,7 +12,7 @@ Notebook: 40. Leaves out: rotary positions (``blocks/transformer.py``). Read nex
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -163,9 +163,8 @@ class Attention(nn.Module):
         heard = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out_proj(heard.transpose(1, 2).flatten(2))
 
-    @torch.no_grad()
     def weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        r"""Return what each position listens to, (B, heads, L, keys), for pictures."""
+        r"""Return what each position listens to, (B, heads, L, keys)."""
         qkv = self.in_proj(x).unflatten(-1, (3, self.num_heads, -1))
         q, k, _ = qkv.permute(2, 0, 3, 1, 4)
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
@@ -271,6 +270,7 @@ class Stack(nn.Module):
         mask: Tensor | None = None,
         condition: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        watch: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         r"""Run all layers.
 
@@ -284,10 +284,14 @@ class Stack(nn.Module):
             Shape (D,) or (B, 1, D), for adaptive norms.
         cache
             Filled with the keys and values of x; what it holds already comes before them.
+        watch
+            Called with the number of every layer and what enters it.
         """
         given = () if condition is None else (condition,)
         kept = [None] * len(self.layers) if cache is None else cache.layers
-        for layer, own in zip(self.layers, kept, strict=True):
+        for number, (layer, own) in enumerate(zip(self.layers, kept, strict=True)):
+            if watch is not None:
+                watch(number, x)
             x = layer(x, mask, given, own)
         return self.norm(x, *given)
 

@@ -15,6 +15,8 @@ as it would alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -71,7 +73,13 @@ class PrefixModel(nn.Module):
         spoken = self.frame_position(self.embed_frames(frames), positions)
         return torch.cat([written, spoken], dim=1)
 
-    def states(self, text: Tensor, text_lengths: Tensor, frames: Tensor) -> Tensor:
+    def states(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        frames: Tensor,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
         r"""Return the states from which every frame, and what follows the last, is read.
 
         Parameters
@@ -80,6 +88,8 @@ class PrefixModel(nn.Module):
             Symbols (B, S) and how many are real, (B,).
         frames
             Shape (B, F) or (B, F, D); what lies behind the real ones changes nothing before it.
+        watch
+            As in ``layers.Stack``.
 
         Returns
         -------
@@ -88,9 +98,42 @@ class PrefixModel(nn.Module):
         """
         size = text.shape[1]
         mask = prefix_mask(real(text_lengths, size), frames.shape[1])
-        states = self.decoder(self.embedded(text, frames), mask)
+        states = self.decoder(self.embedded(text, frames), mask, watch=watch)
         last = states[torch.arange(len(text), device=text.device), text_lengths - 1]
         return torch.cat([last[:, None], states[:, size:]], dim=1)
+
+    def states_and_reading(
+        self, text: Tensor, text_lengths: Tensor, frames: Tensor, places: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        r"""Return the states, and how far one head is from reading along: guided attention.
+
+        .. math:: L = -\frac{1}{|V|} \sum_{f \in V} \ln \sum_{|s - p_f| \le 1} \alpha_{fs}
+
+        with :math:`\alpha` the weights from frames to symbols of the first head of the second layer
+        and V the frames whose symbol p is known, after [Tachibana et al. 2018, DCTTS], who know
+        the diagonal only.
+
+        Parameters
+        ----------
+        text, text_lengths, frames
+            As in ``states``.
+        places
+            Which symbol is spoken in each frame, (B, F) int64, or -1.
+        """
+        seen: list[Tensor] = []
+        size, layers = text.shape[1], self.decoder.layers
+        mask = prefix_mask(real(text_lengths, size), frames.shape[1])
+
+        def watch(number: int, x: Tensor) -> None:
+            if number == min(1, len(layers) - 1):
+                entered = layers[number].attention_norm(x)
+                seen.append(layers[number].attention.weights(entered, mask)[:, 0, size:, :size])
+
+        states = self.states(text, text_lengths, frames, watch)
+        near = (torch.arange(size, device=text.device) - places[..., None]).abs() <= 1
+        known = places >= 0
+        found = (seen[0] * near).sum(-1)[known].clamp_min(1e-6)
+        return states, -found.log().sum() / known.sum().clamp_min(1)
 
 
 class Writer:

@@ -96,12 +96,16 @@ class Batch:
         Symbols (B, S) int64 and how many of them are real, (B,).
     codes, code_lengths
         Codes (B, K, F) int64 and how many frames are real, (B,).
+    places
+        Which symbol is spoken in each frame, (B, F) int64, or -1; None where one head is not to be
+        shown how to read along.
     """
 
     text: Tensor
     text_lengths: Tensor
     codes: Tensor
     code_lengths: Tensor
+    places: Tensor | None = None
 
     def __post_init__(self) -> None:
         sizes = check_shape(self.text, "B S", name="text")
@@ -111,7 +115,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         r"""Return the batch on another device."""
-        return Batch(*(part.to(device) for part in vars(self).values()))
+        return Batch(*(None if part is None else part.to(device) for part in vars(self).values()))
 
 
 class AutoregressiveModel(PrefixModel):
@@ -296,17 +300,23 @@ class UnifiedSpeechLanguageModel(nn.Module):
         Returns
         -------
         dict[str, Tensor]
-            ``ar``, ``nar_second``, ``nar_later``, and ``loss``, L.
+            ``ar``, ``nar_second``, ``nar_later``, and ``loss``, L; where places are given also
+            ``reading`` (``PrefixModel.states_and_reading``), which is added to the loss.
         """
-        first = batch.codes[:, 0]
+        first, given = batch.codes[:, 0], (batch.text, batch.text_lengths)
         targets = self.ar.targets(first, batch.code_lengths)
         if self.config.as_published:
             targets[:, 0] = IGNORED
-        logits = self.ar(batch.text, batch.text_lengths, first)
-        found = {"ar": _cross_entropy(logits, targets), "nar_second": self._later(batch, 1, prompt)}
+        reading = {}
+        if batch.places is None:
+            states = self.ar.states(*given, first)
+        else:
+            states, reading["reading"] = self.ar.states_and_reading(*given, first, batch.places)
+        found = {"ar": _cross_entropy(self.ar.head(states), targets)}
+        found["nar_second"] = self._later(batch, 1, prompt)
         if codebook > 1:
             found["nar_later"] = self._later(batch, codebook, prompt)
-        return {**found, "loss": sum(found.values()) / 2}
+        return {**found, **reading, "loss": sum(found.values()) / 2 + sum(reading.values())}
 
     def _later(self, batch: Batch, codebook: int, prompt: Tensor | None) -> Tensor:
         """Return the loss of one of codebooks 2 to K."""

@@ -186,7 +186,7 @@ def test_texts_tokens_files_and_speech(
     expected = tokenizer.encode(speech.load(1)[None])[0]
     torch.testing.assert_close(spoken[1].codes, expected, atol=2e-3, rtol=2e-3)
     batch = collate_tokens([joined(spoken, (0, 1)), joined(spoken, (2,))])
-    assert set(model(batch)) == {"token", "stop", "loss"}
+    assert set(model(batch)) == {"token", "stop", "reading", "loss"}
     saved = save_tokenizer(tokenizer, tmp_path / "t.safetensors", {"a": 1}, half=False)
     assert torch.equal(load_tokenizer(saved).encode(speech.load(1)[None])[0], expected)
     saved = save_continuous_model(model, tmp_path / "m.safetensors", {"b": 2}, half=False)

@@ -29,7 +29,7 @@ def codec():
 
 def _spoken(frames: list[int], speakers: str) -> list[Spoken]:
     return [
-        Spoken(f"u{n}", speaker, ("AA", "."), torch.full((2, count), n))
+        Spoken(f"u{n}", speaker, ("AA", "."), torch.full((2, count), n), torch.tensor([0] * count))
         for n, (count, speaker) in enumerate(zip(frames, speakers, strict=True))
     ]
 
@@ -60,11 +60,15 @@ def test_a_corpus_as_symbols_and_codes(codec, tiny_corpus):
 
 def test_joining_and_collating():
     spoken = _spoken([3, 5], "aa")
-    text, codes = joined(spoken, (1, 0))
+    text, codes, places = joined(spoken, (1, 0))
     symbols = ["<bos>", "AA", ".", "_", "AA", ".", "<eos>"]
     assert [SYMBOLS[n] for n in text.tolist()] == symbols
     assert codes.tolist() == [[1] * 5 + [0] * 3] * 2
-    batch = collate([joined(spoken, (0,)), (text, codes)])
+    assert [int(text[place]) for place in places.unique()] == [int(text[1])] * 2  # AA, twice
+    batch = collate([joined(spoken, (0,)), (text, codes, places)])
+    assert batch.places.shape == (2, codes.shape[1]) and int(batch.places[0, -1]) == -1
+    batch = collate([joined(spoken, (0,))[:2], (text, codes)])
+    assert batch.places is None
     assert batch.text.shape == (2, 7) and batch.text[0, 4:].tolist() == [0, 0, 0]
     assert batch.codes.shape == (2, 2, 8)
     assert batch.text_lengths.tolist() == [4, 7] and batch.code_lengths.tolist() == [3, 8]
