@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from codec_lib import audio
 from codec_lib.cli import app
 from codec_lib.data import Corpus, corpus
 from codec_lib.lm.config import LanguageConfig, module_config
-from codec_lib.lm.examples import JoinedBatches, Spoken, collate, joined, spoken_of
+from codec_lib.lm.examples import JoinedBatches, Spoken, collate, joined, places_of, spoken_of
 from codec_lib.lm.files import load_language_model, save_language_model
 from codec_lib.lm.sampling import Sampling
 from codec_lib.lm.speaking import Prompt, synthesise
@@ -56,6 +57,41 @@ def test_a_corpus_as_symbols_and_codes(codec, tiny_corpus):
     silent = Corpus("silent", [replace(one, text="") for one in speech], 16000)
     with pytest.raises(ValueError, match="no utterance with text"):
         spoken_of(silent, codec)
+
+
+def test_places_are_the_symbols_that_are_spoken(tiny_corpus):
+    speech = corpus(str(tiny_corpus))
+    for index, one in enumerate(speech):
+        symbols, frames = spoken_symbols(one.text), -(-speech.length(index) // 320)
+        places = places_of(one, symbols, frames, 320)
+        own = [phone for phone in one.phonemes if phone.symbol != "sil"]
+        written = [number for number, symbol in enumerate(symbols) if symbol.isupper()]
+        assert int((places < 0).sum()) > 5  # the pauses at both ends
+        assert places[places >= 0].diff().min() >= 0 and int(places.max()) == written[-1]
+        if len(own) != len(written):  # another accent
+            continue
+        middles = [(phone.start + phone.end) // 640 for phone in own]
+        assert [int(places[middle]) for middle in middles] == written
+        if "en-us+" in one.speaker_id:  # says it as it is written
+            assert [symbols[places[middle]] for middle in middles] == [p.symbol for p in own]
+    assert (places_of(replace(speech[0], phonemes=()), symbols, 9, 320) == -1).all()
+
+
+def test_reading_along_costs_nothing_and_reading_elsewhere_much():
+    model = build_unified("smoke").eval()
+    attention = model.ar.decoder.layers[1].attention
+    weights = torch.zeros(1, 2, 9, 9)
+    places = torch.tensor([[0, 2, -1, 4]])  # of four frames behind five symbols
+    for frame, symbol in enumerate((1, 2, 0, 4)):  # beside it counts
+        weights[:, :, 5 + frame, symbol] = 1
+    attention.weights = lambda x, mask: weights
+    given = (torch.ones(1, 5, dtype=torch.long), torch.tensor([5]), torch.zeros(1, 4).long())
+    states, loss = model.ar.states_and_reading(*given, places)
+    assert float(loss) == 0
+    assert torch.equal(states, model.ar.states(*given))
+    weights[:, :, 5] = torch.eye(9)[4] * 0.5  # the first frame: four symbols away
+    _, loss = model.ar.states_and_reading(*given, places)
+    assert float(loss) == pytest.approx(-math.log(1e-6) / 3, rel=1e-4)
 
 
 def test_joining_and_collating():
