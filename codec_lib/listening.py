@@ -244,5 +244,5 @@ class LivePanel:
             for shade, (name, (low, high)) in zip(shades, BANDS.items(), strict=True)
         )
         # A slider's track is 44 pixels shorter than the slider, and its number stands below.
-        style = f"height:{HEIGHT - 44}px;margin-bottom:58px;font-size:85%;line-height:1.25"
+        style = f"height:{HEIGHT - 44}px;margin-bottom:38px;font-size:85%;line-height:1.25"
         return ipywidgets.HTML(f"<div style='{style}'>{rows}</div>")
