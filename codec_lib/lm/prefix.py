@@ -102,6 +102,24 @@ class PrefixModel(nn.Module):
         last = states[torch.arange(len(text), device=text.device), text_lengths - 1]
         return torch.cat([last[:, None], states[:, size:]], dim=1)
 
+    @torch.no_grad()
+    def reading(self, text: Tensor, frames: Tensor) -> Tensor:
+        r"""Return what frames listen to in the text, of every head, for pictures.
+
+        Parameters
+        ----------
+        text, frames
+            Of one item, without padding: (S,) and (F,) or (F, D).
+
+        Returns
+        -------
+        Tensor
+            Shape (layers, heads, F, S).
+        """
+        mask = prefix_mask(torch.ones(1, len(text), dtype=torch.bool), len(frames))
+        maps = self.decoder.attention_maps(self.embedded(text[None], frames[None]), mask)
+        return torch.stack(maps)[:, 0, :, len(text) :, : len(text)]
+
     def states_and_reading(
         self, text: Tensor, text_lengths: Tensor, frames: Tensor, places: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -163,6 +163,7 @@ def test_phonemes_are_counted_as_edits_of_what_the_listener_hears(tmp_path, monk
     monkeypatch.setattr(judge, "hear", lambda wav: ["DH", "S", "IY"] if wav.any() else [])
     silent = JudgedClip(torch.zeros(1, RATE), RATE, text="Sea.")
     assert judge([clip, silent])["per"].summary("per")["per"] == pytest.approx((1 + 2) / (4 + 2))
+    assert judge.misread([wav, torch.zeros(1, 0)], ["The sea.", "Sea."], RATE).values[1] == 1
     with pytest.raises(ValueError, match="recogniser is 'tokens'"):
         make_judges([f"phonemes={saved['tokens']}"])
 

@@ -16,6 +16,7 @@ from codec_lib.data import Corpus, corpus
 from codec_lib.lm.config import LanguageConfig, module_config
 from codec_lib.lm.examples import JoinedBatches, Spoken, collate, joined, places_of, spoken_of
 from codec_lib.lm.files import load_language_model, save_language_model
+from codec_lib.lm.layers import prefix_mask
 from codec_lib.lm.sampling import Sampling
 from codec_lib.lm.speaking import Prompt, synthesise
 from codec_lib.lm.symbols import SYMBOLS, numbers_of, spoken_symbols
@@ -201,3 +202,17 @@ def test_the_command_says_what_it_cannot_train():
     ):
         done = CliRunner().invoke(app, ["train-lm", *arguments])
         assert done.exit_code == 2 and message in done.output, done.output
+
+
+def test_what_frames_read_is_a_part_of_the_attention_maps():
+    torch.manual_seed(0)
+    ar = build_unified("smoke").eval().ar
+    text, codes = torch.randint(60, (7,)), torch.randint(1024, (5,))
+    maps = ar.reading(text, codes)
+    assert maps.shape == (2, 2, 5, 7)
+    mask = prefix_mask(torch.ones(1, 7, dtype=torch.bool), 5)
+    with torch.no_grad():
+        x = ar.embedded(text[None], codes[None])
+        layer = ar.decoder.layers[0]
+        whole = layer.attention.weights(layer.attention_norm(x), mask)[0]  # (heads, 12, 12)
+    assert torch.equal(maps[0], whole[:, 7:, :7]) and bool((maps.sum(-1) <= 1 + 1e-6).all())

@@ -61,6 +61,13 @@ class PhonemesJudge(Judge):
         edits = np.array([edit_distance(*pair) for pair in zip(heard, said, strict=True)])
         return {"per": Score(edits / sizes, sizes, False)}
 
+    def misread(self, wavs: Sequence[Tensor], texts: Sequence[str], sample_rate: int) -> Score:
+        r"""Return the phoneme error rates of waveforms (1, T), of any length, also of none."""
+        least = sample_rate // 10
+        heard = [wav if wav.shape[-1] >= least else torch.zeros(1, least) for wav in wavs]
+        pairs = zip(heard, texts, strict=True)
+        return self.judge([JudgedClip(wav, sample_rate, text=text) for wav, text in pairs])["per"]
+
     @torch.no_grad()
     def hear(self, wav: Tensor) -> list[str]:
         r"""Return the phonemes of a waveform (1, T) at the tokenizer's rate."""
