@@ -25,7 +25,7 @@ def judge_command(
     corpus: Annotated[str, typer.Option(help="Corpora, joined by commas.")] = "synthetic",
     split: Annotated[str | None, typer.Option(help="train, dev or test.")] = None,
     judges: Annotated[
-        str, typer.Option(help="signal,pitch,words,speaker,quality; words=NAME, speaker=FOLDER.")
+        str, typer.Option(help="signal,pitch,words,phonemes,speaker,quality; words=NAME ...")
     ] = "signal",
     n_q: Counts = "1,2,4,8",
     max_utterances: Most = 60,

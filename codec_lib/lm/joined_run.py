@@ -16,7 +16,9 @@ from .module_run import ModuleRun
 
 
 class JoinedRun(ModuleRun):
-    r"""A run on joined utterances; its config has ``most_frames`` and ``most_joined``.
+    r"""A run on joined utterances.
+
+    Its config has ``most_frames``, ``most_joined`` and ``guided_steps``.
 
     Attributes
     ----------

@@ -116,7 +116,8 @@ class PrefixModel(nn.Module):
         Tensor
             Shape (layers, heads, F, S).
         """
-        mask = prefix_mask(torch.ones(1, len(text), dtype=torch.bool), len(frames))
+        heard = torch.ones(1, len(text), dtype=torch.bool, device=text.device)
+        mask = prefix_mask(heard, len(frames))
         maps = self.decoder.attention_maps(self.embedded(text[None], frames[None]), mask)
         return torch.stack(maps)[:, 0, :, len(text) :, : len(text)]
 
