@@ -16,6 +16,7 @@ from codec_lib.training.config import PRECISIONS, coerce
 from codec_lib.training.stages import known, merged
 
 Kind = TypeVar("Kind", bound="ModuleConfig")
+PARTS = ("both", "first", "others")  # of the unified model
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ModuleConfig:
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     positive: ClassVar[str] = "batch_size lr epsilon steps devices num_nodes log_every"
+    from_zero: ClassVar[str] = ""
     scale: str = "small"
     overrides: dict[str, Any] = field(default_factory=dict)
     init_from: str | None = None
@@ -86,7 +88,8 @@ class ModuleConfig:
         for name in f"{own} {self.positive}".split():
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected more than 0")
-        for name in "weight_decay warmup_steps clip_norm time_limit_minutes".split():
+        others = f"weight_decay warmup_steps clip_norm time_limit_minutes {self.from_zero}"
+        for name in others.split():
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 0")
         for name in ("average_decay", "final_lr_fraction"):
@@ -121,6 +124,9 @@ class LanguageConfig(ModuleConfig):
     guided_steps
         Steps at the beginning in which one head is shown where in the text each frame is, as far as
         that is known; see ``prefix.PrefixModel.states_and_reading``.
+    part
+        ``"both"`` models, or the ``"first"`` (codebook 1) or the ``"others"`` (codebooks 2 to K)
+        alone: they share nothing, so that each may have its own steps, or its own machine.
 
     Examples
     --------
@@ -146,11 +152,18 @@ class LanguageConfig(ModuleConfig):
         },
     }
     positive: ClassVar[str] = "most_frames most_joined"
+    from_zero: ClassVar[str] = "guided_steps"
     codec: str = "speechtokenizer-small"
     most_frames: int = 500
     most_joined: int = 3
     guided_steps: int = 1500
+    part: str = "both"
     out_dir: str = "runs/language"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.part not in PARTS:
+            raise ValueError(f"part: got {self.part!r}, expected one of {PARTS}")
 
 
 def module_config(

@@ -57,6 +57,7 @@ class ContinuousRunConfig(ModuleConfig):
         },
     }
     positive: ClassVar[str] = "most_frames most_joined"
+    from_zero: ClassVar[str] = "guided_steps"
     tokenizer: str = "continuous-small"
     most_frames: int = 250
     most_joined: int = 3

@@ -52,7 +52,7 @@ class LanguageRun(JoinedRun):
 
     def losses(self, batch: tuple[list[Group], Batch]) -> dict[str, Tensor]:
         """Return Eqs. (9) and (10) as losses."""
-        return self.wrapped(batch[1], *self.asked(batch[1]))
+        return self.wrapped(batch[1], *self.asked(batch[1]), self.config.part)
 
     def asked(self, batch: Batch) -> tuple[int, Tensor | None]:
         r"""Return the codebook of Eq. (10) of this step, and the prompts' frames (B,).
@@ -72,7 +72,8 @@ class LanguageRun(JoinedRun):
 
     def measure(self, module: UnifiedSpeechLanguageModel) -> dict[str, float]:
         """Measure the losses of held-out utterances, the last codebook as the third."""
-        found = module(self.held_out_batch(), module.config.num_quantizers - 1)
+        last = module.config.num_quantizers - 1
+        found = module(self.held_out_batch(), last, part=self.config.part)
         return {name: float(value) for name, value in found.items()}
 
     def write(self, path: Path, steps: int) -> None:

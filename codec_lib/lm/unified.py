@@ -279,7 +279,7 @@ class UnifiedSpeechLanguageModel(nn.Module):
         self.nar = NonAutoregressiveModel(replace(config, dim=width, hidden_dim=inner))
 
     def forward(
-        self, batch: Batch, codebook: int, prompt: Tensor | None = None
+        self, batch: Batch, codebook: int, prompt: Tensor | None = None, part: str = "both"
     ) -> dict[str, Tensor]:
         r"""Return cross entropies in nats a code.
 
@@ -296,6 +296,8 @@ class UnifiedSpeechLanguageModel(nn.Module):
             term.
         prompt
             Frames (B,) at the start whose codes are all known and not counted in codebooks 2 to K.
+        part
+            ``"both"``, or one model's terms alone: ``"first"`` or ``"others"``.
 
         Returns
         -------
@@ -303,20 +305,26 @@ class UnifiedSpeechLanguageModel(nn.Module):
             ``ar``, ``nar_second``, ``nar_later``, and ``loss``, L; where places are given also
             ``reading`` (``PrefixModel.states_and_reading``), which is added to the loss.
         """
+        found, reading = {}, {}
+        if part != "others":
+            found["ar"], reading = self._first(batch)
+        if part != "first":
+            found["nar_second"] = self._later(batch, 1, prompt)
+            if codebook > 1:
+                found["nar_later"] = self._later(batch, codebook, prompt)
+        return {**found, **reading, "loss": sum(found.values()) / 2 + sum(reading.values())}
+
+    def _first(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of codebook 1, and of reading along where places are known."""
         first, given = batch.codes[:, 0], (batch.text, batch.text_lengths)
-        targets = self.ar.targets(first, batch.code_lengths)
+        targets, reading = self.ar.targets(first, batch.code_lengths), {}
         if self.config.as_published:
             targets[:, 0] = IGNORED
-        reading = {}
         if batch.places is None:
             states = self.ar.states(*given, first)
         else:
             states, reading["reading"] = self.ar.states_and_reading(*given, first, batch.places)
-        found = {"ar": _cross_entropy(self.ar.head(states), targets)}
-        found["nar_second"] = self._later(batch, 1, prompt)
-        if codebook > 1:
-            found["nar_later"] = self._later(batch, codebook, prompt)
-        return {**found, **reading, "loss": sum(found.values()) / 2 + sum(reading.values())}
+        return _cross_entropy(self.ar.head(states), targets), reading
 
     def _later(self, batch: Batch, codebook: int, prompt: Tensor | None) -> Tensor:
         """Return the loss of one of codebooks 2 to K."""
