@@ -127,6 +127,9 @@ class LanguageConfig(ModuleConfig):
     part
         ``"both"`` models, or the ``"first"`` (codebook 1) or the ``"others"`` (codebooks 2 to K)
         alone: they share nothing, so that each may have its own steps, or its own machine.
+    start_from_codec
+        True starts the embeddings of codes at the codec's own vectors, see
+        ``run.start_from_codec``; not where ``init_from`` has weights.
 
     Examples
     --------
@@ -145,6 +148,7 @@ class LanguageConfig(ModuleConfig):
             "most_frames": 700,
             "most_joined": 1,
             "guided_steps": 0,
+            "start_from_codec": False,
             "lr": 5e-4,
             "steps": 500_000,
             "precision": "bf16-mixed",
@@ -158,6 +162,7 @@ class LanguageConfig(ModuleConfig):
     most_joined: int = 3
     guided_steps: int = 1500
     part: str = "both"
+    start_from_codec: bool = True
     out_dir: str = "runs/language"
 
     def __post_init__(self) -> None:

@@ -10,7 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from codec_lib.codecs.base import Codec
+from codec_lib.codecs.continuous import DiscreteTwin
 
 from .config import LanguageConfig
 from .examples import Group, collate, spoken_of
@@ -44,6 +47,8 @@ class LanguageRun(JoinedRun):
         codec = load_codes_of(self.config.codec, self.fabric.device)
         self.frame_rate, self.codec_print = codec.frame_rate, codec.fingerprint
         count = self.module.config.num_quantizers
+        if self.config.start_from_codec and self.config.init_from is None:
+            start_from_codec(self.module, codec)
         self.hear(codec.sample_rate, lambda corpus: spoken_of(corpus, codec, count))
 
     def about(self) -> str:
@@ -82,6 +87,34 @@ class LanguageRun(JoinedRun):
         card = {"steps": steps, "corpus": config.corpus, "codec": Path(config.codec).name}
         card |= {"codec_fingerprint": self.codec_print, **self.validated}
         save_language_model(self.average.module, path, card, half=False)
+
+
+@torch.no_grad()
+def start_from_codec(model: UnifiedSpeechLanguageModel, codec: Codec | DiscreteTwin) -> None:
+    r"""Start the embeddings of codes at the vectors that they stand for, turned and scaled.
+
+    Codes that sound alike then lie side by side, and what the second model reads, a sum of
+    embeddings, is what has been decoded so far. Tables of random rows have to find that out from
+    the company that codes keep, for which there is little speech at small scale.
+
+    Parameters
+    ----------
+    model
+        New; its embeddings of codes, and the output of codebook 1, are overwritten.
+    codec
+        Whose codes it is to learn.
+    """
+    quantizer = codec.tokenizer.quantizer if isinstance(codec, DiscreteTwin) else codec.quantizer
+    config = model.config
+    entries = torch.arange(config.num_codes)
+    vectors = [quantizer.contribution(entries, k) for k in range(config.num_quantizers)]
+    first = [model.ar.code_embedding.weight, model.ar.head.weight]
+    others = [table.weight for table in model.nar.code_embeddings]
+    for tables, sources in ((first, vectors[:1] * 2), (others, vectors)):
+        turn = nn.init.orthogonal_(torch.empty(vectors[0].shape[1], tables[0].shape[1]))
+        scale = config.embedding_scale / (torch.stack(sources) @ turn).std()
+        for table, source in zip(tables, sources, strict=True):
+            table[: config.num_codes] = scale * source @ turn
 
 
 def train_language_model(config: LanguageConfig, fresh: bool = False) -> Path:
