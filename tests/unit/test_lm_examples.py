@@ -17,6 +17,7 @@ from codec_lib.lm.config import LanguageConfig, module_config
 from codec_lib.lm.examples import JoinedBatches, Spoken, collate, joined, places_of, spoken_of
 from codec_lib.lm.files import load_language_model, save_language_model
 from codec_lib.lm.layers import prefix_mask
+from codec_lib.lm.run import start_from_codec
 from codec_lib.lm.sampling import Sampling
 from codec_lib.lm.speaking import Prompt, synthesise
 from codec_lib.lm.symbols import SYMBOLS, numbers_of, spoken_symbols
@@ -149,11 +150,25 @@ def test_config_says_what_is_wrong():
         ({"average_decay": 2}, "average_decay"),
         ({"precision": "16"}, "precision"),
         ({"clip_norm": -1}, "clip_norm"),
+        ({"guided_steps": -1}, "guided_steps"),
+        ({"part": "second"}, "part"),
     ):
         with pytest.raises(ValueError, match=message):
             LanguageConfig(**values)
     with pytest.raises(ValueError, match="most_frames"):
         module_config(LanguageConfig, "small", {"max_frames": 3})
+
+
+def test_embeddings_start_at_the_vectors_that_codes_stand_for(codec):
+    vectors = [codec.quantizer.contribution(torch.arange(1024), k) for k in range(8)]
+    model = build_unified("smoke", dim=2 * vectors[0].shape[1])
+    start_from_codec(model, codec)
+    angles = torch.nn.functional.normalize(sum(one[:9] for one in vectors), dim=-1)
+    read = sum(table.weight[:9] for table in model.nar.code_embeddings)
+    read = torch.nn.functional.normalize(read, dim=-1)
+    torch.testing.assert_close(read @ read.T, angles @ angles.T, atol=1e-5, rtol=0)
+    assert torch.equal(model.ar.head.weight[:1024], model.ar.code_embedding.weight[:1024])
+    assert float(model.ar.head.weight.std()) == pytest.approx(0.2, rel=0.01)
 
 
 def test_a_file_gives_the_model_back(tmp_path):

@@ -105,6 +105,16 @@ def test_frames_of_a_prompt_are_not_counted(model):
     assert float(every["nar_second"]) == 0 and "nar_later" not in every
 
 
+def test_the_two_parts_are_the_whole(model):
+    batch = _batch()
+    whole, first, others = (model(batch, 4, None, part) for part in ("both", "first", "others"))
+    assert set(first) == {"ar", "loss"} and set(others) == {"nar_second", "nar_later", "loss"}
+    parts = float(first["loss"].detach()) + float(others["loss"].detach())
+    assert parts == pytest.approx(float(whole["loss"].detach()))
+    first["loss"].backward()
+    assert all(p.grad is None for p in model.nar.parameters())
+
+
 def test_heads_share_the_embedding_of_their_own_codebook(model):
     for codebook in range(1, 8):
         assert model.nar.head(codebook) is model.nar.code_embeddings[codebook].weight
