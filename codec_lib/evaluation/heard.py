@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codec_lib import paths
+from codec_lib import hub, paths
 
 _log = logging.getLogger(__name__)
 Extract = Callable[[Tensor], Tensor]  # a waveform (1, 1, T) -> codes or features (1, F, ...)
@@ -33,7 +33,8 @@ def key_of(network: nn.Module, *asked: object) -> str:
     Parameters
     ----------
     network
-        Its class, its ``config`` where it has one, and its state are read: 0.1 s for 20 M numbers.
+        Its class, its ``config`` where it has one, and its weights are read: 0.1 s for 20 M
+        numbers.
     asked
         What else matters, e.g. a layer.
 
@@ -48,6 +49,8 @@ def key_of(network: nn.Module, *asked: object) -> str:
     about = (type(network).__qualname__, getattr(network, "config", None), *asked)
     digest = hashlib.sha256(repr(about).encode())
     for key, value in network.state_dict().items():
+        if key.endswith(hub.STATISTICS):  # of training only; a shipped file draws them anew
+            continue
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:24]

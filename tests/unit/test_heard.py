@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import codec_lib
 from codec_lib.evaluation.heard import key_of, remembered
 
 
@@ -48,3 +49,11 @@ def test_the_key_changes_with_weights_and_config_not_with_the_copy():
     other.load_state_dict(one.state_dict())
     assert key_of(one) == key_of(other)
     assert key_of(one, 6) != key_of(one, 7)
+
+
+def test_a_shipped_codec_has_one_key():
+    first, second = (codec_lib.hub.load("speechtokenizer-small") for _ in range(2))
+    assert key_of(first) == key_of(second)
+    with torch.no_grad():
+        second.quantizer.layers[7].codebook[0] += 1
+    assert key_of(first) != key_of(second)
