@@ -76,7 +76,7 @@ CONTINUOUS_SCALES = {
         32, 2, 2, 64, 0.0, **_SMALL, token_dim=8, flow_width=32, flow_depth=1, flow_steps=4
     ),
     "small": ContinuousLanguageConfig(
-        144, 4, 4, 576, **_SMALL, token_dim=64, flow_width=160, flow_depth=2, pace=0.6
+        128, 4, 4, 512, **_SMALL, token_dim=64, flow_width=128, flow_depth=2, pace=0.6
     ),
     "paper": ContinuousLanguageConfig(),
 }

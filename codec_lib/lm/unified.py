@@ -81,7 +81,7 @@ class UnifiedConfig:
 
 SCALES = {
     "smoke": UnifiedConfig(32, 2, 64, 0.0, 2, 2, 64, 8, 1024, 0.2),
-    "small": UnifiedConfig(144, 4, 576, 0.1, 4, 3, 64, 8, 1024, 0.2, nar_dim=64, pace=0.3),
+    "small": UnifiedConfig(144, 4, 576, 0.1, 4, 3, 64, 8, 1024, 0.2, nar_dim=88, pace=0.3),
     "paper": UnifiedConfig(as_published=True),
 }
 
