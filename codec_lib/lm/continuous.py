@@ -92,7 +92,7 @@ class TokenBatch:
         Symbols (B, S) int64 and how many of them are real, (B,).
     tokens, token_lengths
         Tokens (B, F, D) float32 and how many are real, (B,).
-    places
+    positions, places
         As in ``unified.Batch``.
     """
 
@@ -100,6 +100,7 @@ class TokenBatch:
     text_lengths: Tensor
     tokens: Tensor
     token_lengths: Tensor
+    positions: Tensor | None = None
     places: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -169,7 +170,7 @@ class ContinuousSpeechModel(PrefixModel):
         heard = tokens
         if self.training and self.config.input_noise:
             heard = tokens + self.config.input_noise * torch.randn_like(tokens)
-        given, reading = (batch.text, batch.text_lengths, heard), {}
+        given, reading = (batch.text, batch.text_lengths, heard, batch.positions), {}
         if batch.places is None:
             states = self.states(*given)  # (B, F + 1, width)
         else:
@@ -192,6 +193,7 @@ def write_tokens(
     seed: int = 0,
     use_cache: bool = True,
     threshold: float = 0.5,
+    start: Tensor | None = None,
 ) -> list[Tensor]:
     r"""Write tokens behind prompts.
 
@@ -209,6 +211,8 @@ def write_tokens(
         False runs everything again at each step.
     threshold
         An item ends where the probability that its last token has been said is above it.
+    start
+        As in ``prefix.Writer``.
 
     Returns
     -------
@@ -225,7 +229,7 @@ def write_tokens(
     generators = [torch.Generator().manual_seed(seed + item) for item in range(len(most))]
     limit = torch.tensor(list(most), device=batch.text.device)
     given = (batch.text, batch.text_lengths, batch.tokens, batch.token_lengths)
-    writer = Writer(model, *given, max(most), use_cache)
+    writer = Writer(model, *given, max(most), use_cache, start)
     states, lengths, written = writer.first(), torch.zeros_like(limit), []
     done = torch.zeros_like(limit).bool()
     for step in range(max(most)):

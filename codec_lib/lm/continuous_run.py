@@ -18,7 +18,7 @@ from codec_lib.codecs.continuous import ContinuousTokenizer
 
 from .config import SMOKE_RUN, ModuleConfig
 from .continuous import ContinuousSpeechModel, TokenBatch, build_continuous_model, write_tokens
-from .examples import Group, collate_tokens, token_spoken_of
+from .examples import Group, collate_tokens, position_behind, token_spoken_of
 from .joined_run import JoinedRun
 from .module_run import train_module
 from .speaking import Prompt
@@ -199,16 +199,20 @@ def synthesise_continuous(
     width = tokenizer.config.token_dim
     if width != model.config.token_dim:
         raise ValueError(f"tokenizer: got width {width}, expected {model.config.token_dim}")
-    items, most = [], []
+    items, most, starts = [], [], []
     for text, prompt in zip(texts, prompts, strict=True):
-        symbols, tokens = spoken_symbols(text), torch.zeros(width, 0)
+        symbols, tokens, start = spoken_symbols(text), torch.zeros(width, 0), 0.0
         most.append(max(1, int(tokens_per_symbol * len(symbols))))
         if prompt is not None:
             tokens = tokenizer.encode(prompt.wav[None].to(tokenizer.device))[0].cpu()
-            symbols = [*spoken_symbols(prompt.text), GAP, *symbols]
+            ahead = [*spoken_symbols(prompt.text), GAP]
+            start = position_behind(len(ahead), tokens.shape[1], model.config.pace)
+            symbols = [*ahead, *symbols]
         items.append((numbers_of(symbols), tokens))
+        starts.append(start)
     batch = collate_tokens(items).to(model.stop.weight.device)
-    written = write_tokens(model, batch, most, seed)
+    start = torch.tensor(starts, device=batch.text.device)
+    written = write_tokens(model, batch, most, seed, start=start)
     device = tokenizer.device
     return [tokenizer.decode(one.T[None].to(device))[0].cpu() if len(one) else torch.zeros(1, 0)
             for one in written]  # fmt: skip

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -149,49 +148,71 @@ def _heard(corpus: Corpus, hop: int, hear: Callable[[Tensor], Tensor]) -> list[S
     return found
 
 
-def joined(spoken: Sequence[Spoken], group: Group) -> tuple[Tensor, Tensor, Tensor]:
+def joined(
+    spoken: Sequence[Spoken], group: Group, pace: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     r"""Join utterances.
 
     Parameters
     ----------
     spoken, group
         All utterances, and the numbers of those to join, in order.
+    pace
+        Of the model, see ``UnifiedConfig``.
 
     Returns
     -------
-    tuple[Tensor, Tensor, Tensor]
+    tuple[Tensor, Tensor, Tensor, Tensor]
         Numbers of the symbols (S,), with one begin and one end; codes (K, F) or tokens (D, F);
-        which of the symbols is spoken in each frame, (F,), or -1.
+        positions of the frames (F,); which of the symbols is spoken in each frame, (F,), or -1.
     """
     symbols: list[str] = []
-    places = []
+    positions, places, frames = [], [], 0
     for number in group:
         symbols += [GAP] if symbols else []
         own = spoken[number].places
+        count = pace * torch.arange(len(own))
+        positions.append(count + position_behind(len(symbols), frames, pace))
         places.append(torch.where(own < 0, own, own + 1 + len(symbols)))  # behind the begin
         symbols += spoken[number].symbols
+        frames += len(own)
     codes = torch.cat([spoken[number].codes for number in group], dim=1)
-    return numbers_of(symbols), codes, torch.cat(places)
+    return numbers_of(symbols), codes, torch.cat(positions), torch.cat(places)
+
+
+def position_behind(symbols: int, frames: int, pace: float) -> float:
+    r"""Return the position at which a sentence begins: that of its text.
+
+    With a pace of 1 positions count frames on, as released.
+
+    Parameters
+    ----------
+    symbols, frames
+        In front of it, with the gap.
+    pace
+        Of the model, see ``UnifiedConfig``.
+    """
+    return float(frames if pace == 1 else symbols)
 
 
 def collate(items: Sequence[tuple[Tensor, ...]]) -> Batch:
-    r"""Put texts (S,) and codes (K, F), perhaps with places (F,), of different lengths together."""
-    text, text_lengths, frames, lengths, places = _padded(items)
-    return Batch(text, text_lengths, frames.transpose(1, 2), lengths, places)
+    r"""Put texts (S,) and codes (K, F) together, perhaps with positions and places (F,)."""
+    text, text_lengths, frames, *others = _padded(items)
+    return Batch(text, text_lengths, frames.transpose(1, 2), *others)
 
 
 def collate_tokens(items: Sequence[tuple[Tensor, ...]]) -> TokenBatch:
-    r"""Put texts (S,) and tokens (D, F), perhaps with places (F,), together."""
+    r"""Put texts (S,) and tokens (D, F) together, perhaps with positions and places (F,)."""
     return TokenBatch(*_padded(items))
 
 
-def _padded(items: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor, Tensor, Any]:
-    """Pad texts to (B, S), frames to (B, F, rows), places to (B, F); lengths (B,) behind each."""
-    texts, frames, *places = zip(*items, strict=True)
+def _padded(items: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Pad texts to (B, S), frames to (B, F, rows), others to (B, F); lengths (B,) behind two."""
+    texts, frames, *others = zip(*items, strict=True)
     lengths = [torch.tensor([one.shape[-1] for one in part]) for part in (texts, frames)]
     rows = pad_sequence([one.T for one in frames], batch_first=True)
-    where = pad_sequence(list(places[0]), True, -1) if places else None
-    return pad_sequence(list(texts), batch_first=True), lengths[0], rows, lengths[1], where
+    where = [pad_sequence(list(part), True, -1) for part in others]
+    return [pad_sequence(list(texts), batch_first=True), lengths[0], rows, lengths[1], *where]
 
 
 class JoinedBatches:

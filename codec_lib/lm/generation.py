@@ -8,6 +8,7 @@ drawn or is likeliest, or at the length guard; codebooks 2 to K take the likelie
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ def write_first(
     seed: int = 0,
     use_cache: bool = True,
     watch: Callable[[Tensor], None] | None = None,
+    start: Tensor | None = None,
 ) -> list[Tensor]:
     r"""Write the first codebook, Eq. (9).
 
@@ -46,6 +48,8 @@ def write_first(
         False runs everything again at each step, and is only slower.
     watch
         Called with the logits (B, N + 1) of every step, e.g. for pictures.
+    start
+        As in ``prefix.Writer``.
 
     Returns
     -------
@@ -56,7 +60,8 @@ def write_first(
     generators = [torch.Generator().manual_seed(seed + item) for item in range(len(batch.text))]
     limit = torch.tensor(list(most), device=batch.text.device)
     given = (batch.text, batch.text_lengths, batch.codes[:, 0], batch.code_lengths)
-    writer, done = Writer(model, *given, max(most), use_cache), torch.zeros_like(limit).bool()
+    writer = Writer(model, *given, max(most), use_cache, start)
+    done = torch.zeros_like(limit).bool()
     logits, lengths, written = model.head(writer.first()), torch.zeros_like(limit), []
     for step in range(max(most)):
         if watch is not None:
@@ -96,7 +101,7 @@ def fill_others(model: NonAutoregressiveModel, batch: Batch, prompt: Tensor) -> 
     codes = batch.codes.clone()
     kept = real(prompt, codes.shape[2])
     for codebook in range(1, codes.shape[1]):
-        now = Batch(batch.text, batch.text_lengths, codes, batch.code_lengths)
+        now = replace(batch, codes=codes)
         logits = model(now, codebook, None if model.shift else prompt)
         codes[:, codebook] = torch.where(kept, codes[:, codebook], logits.argmax(-1))
     return codes
@@ -110,6 +115,7 @@ def generate(
     sampling: Sampling | None = None,
     seed: int = 0,
     use_cache: bool = True,
+    start: Tensor | None = None,
 ) -> list[Tensor]:
     r"""Write all codebooks behind prompts.
 
@@ -119,7 +125,7 @@ def generate(
         In eval mode.
     batch
         Texts of prompt and target, and prompts as codes (B, K, P).
-    most, sampling, seed, use_cache
+    most, sampling, seed, use_cache, start
         As in ``write_first``.
 
     Returns
@@ -140,7 +146,7 @@ def generate(
             "prompt: got an item without a prompt, expected at least one frame: the released model "
             "never learnt to predict the first code"
         )
-    firsts = write_first(model.ar, batch, most, sampling, seed, use_cache)
+    firsts = write_first(model.ar, batch, most, sampling, seed, use_cache, start=start)
     prompt, count = batch.code_lengths, model.config.num_quantizers
     lengths = prompt + torch.tensor([len(one) for one in firsts], device=prompt.device)
     codes = batch.codes.new_zeros(len(firsts), count, max(1, int(lengths.max())))
@@ -148,6 +154,11 @@ def generate(
         at, end = int(prompt[item]), int(lengths[item])
         codes[item, :, :at] = batch.codes[item, :, :at]
         codes[item, 0, at:end] = first
-    whole = Batch(batch.text, batch.text_lengths, codes, lengths)
+    positions = None
+    if start is not None:
+        frames = torch.arange(codes.shape[2], device=start.device)
+        behind = start[:, None] + model.config.pace * (frames - prompt[:, None])
+        positions = torch.where(real(prompt, len(frames)), model.config.pace * frames, behind)
+    whole = Batch(batch.text, batch.text_lengths, codes, lengths, positions)
     filled = fill_others(model.nar, whole, prompt)
     return [filled[i, :, int(prompt[i]) : int(lengths[i])] for i in range(len(firsts))]

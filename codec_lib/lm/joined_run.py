@@ -59,9 +59,9 @@ class JoinedRun(ModuleRun):
     def next_batch(self) -> tuple[list[Group], Any]:
         """Return this process's utterances of the present step, and their batch on its device."""
         groups = next(self._data)
-        items = [joined(self.spoken, group) for group in groups]
+        items = [joined(self.spoken, group, self.module.config.pace) for group in groups]
         if self.step >= self.config.guided_steps:
-            items = [item[:2] for item in items]  # nobody shows where to read any more
+            items = [item[:3] for item in items]  # nobody shows where to read any more
         return groups, type(self).collated(items).to(self.fabric.device)
 
     def held_out_batch(self) -> Any:

@@ -72,10 +72,10 @@ class SinePosition(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Map (B, L, D) to (B, L, D); positions (B, L) count from 0 by default."""
+        """Map (B, L, D) to (B, L, D); positions (B, L) are 0, pace, 2 pace and so on by default."""
         if positions is None:
-            positions = torch.arange(x.shape[1], device=x.device)
-        place = sine_positions(self.pace * positions, x.shape[-1]).to(x.dtype)
+            positions = self.pace * torch.arange(x.shape[1], device=x.device)
+        place = sine_positions(positions, x.shape[-1]).to(x.dtype)
         return self.dropout(x + self.alpha * place)
 
 

@@ -67,7 +67,7 @@ class PrefixModel(nn.Module):
         frames
             Shape (B, F) or (B, F, D).
         positions
-            Of the frames, (B, F); counted from 0 by default.
+            Of the frames, (B, F), see ``unified.Batch``.
         """
         written = self.text_position(self.text_embedding(text))
         spoken = self.frame_position(self.embed_frames(frames), positions)
@@ -78,6 +78,7 @@ class PrefixModel(nn.Module):
         text: Tensor,
         text_lengths: Tensor,
         frames: Tensor,
+        positions: Tensor | None = None,
         watch: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         r"""Return the states from which every frame, and what follows the last, is read.
@@ -88,6 +89,8 @@ class PrefixModel(nn.Module):
             Symbols (B, S) and how many are real, (B,).
         frames
             Shape (B, F) or (B, F, D); what lies behind the real ones changes nothing before it.
+        positions
+            Of the frames, (B, F), see ``unified.Batch``.
         watch
             As in ``layers.Stack``.
 
@@ -98,18 +101,20 @@ class PrefixModel(nn.Module):
         """
         size = text.shape[1]
         mask = prefix_mask(real(text_lengths, size), frames.shape[1])
-        states = self.decoder(self.embedded(text, frames), mask, watch=watch)
+        states = self.decoder(self.embedded(text, frames, positions), mask, watch=watch)
         last = states[torch.arange(len(text), device=text.device), text_lengths - 1]
         return torch.cat([last[:, None], states[:, size:]], dim=1)
 
     @torch.no_grad()
-    def reading(self, text: Tensor, frames: Tensor) -> Tensor:
+    def reading(self, text: Tensor, frames: Tensor, positions: Tensor | None = None) -> Tensor:
         r"""Return what frames listen to in the text, of every head, for pictures.
 
         Parameters
         ----------
         text, frames
             Of one item, without padding: (S,) and (F,) or (F, D).
+        positions
+            Of the frames (F,), see ``unified.Batch``.
 
         Returns
         -------
@@ -118,11 +123,17 @@ class PrefixModel(nn.Module):
         """
         heard = torch.ones(1, len(text), dtype=torch.bool, device=text.device)
         mask = prefix_mask(heard, len(frames))
-        maps = self.decoder.attention_maps(self.embedded(text[None], frames[None]), mask)
+        where = None if positions is None else positions[None]
+        maps = self.decoder.attention_maps(self.embedded(text[None], frames[None], where), mask)
         return torch.stack(maps)[:, 0, :, len(text) :, : len(text)]
 
     def states_and_reading(
-        self, text: Tensor, text_lengths: Tensor, frames: Tensor, places: Tensor
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        frames: Tensor,
+        positions: Tensor | None,
+        places: Tensor,
     ) -> tuple[Tensor, Tensor]:
         r"""Return the states, and how far one head is from reading along: guided attention.
 
@@ -134,7 +145,7 @@ class PrefixModel(nn.Module):
 
         Parameters
         ----------
-        text, text_lengths, frames
+        text, text_lengths, frames, positions
             As in ``states``.
         places
             Which symbol is spoken in each frame, (B, F) int64, or -1.
@@ -148,7 +159,7 @@ class PrefixModel(nn.Module):
                 entered = layers[number].attention_norm(x)
                 seen.append(layers[number].attention.weights(entered, mask)[:, 0, size:, :size])
 
-        states = self.states(text, text_lengths, frames, watch)
+        states = self.states(text, text_lengths, frames, positions, watch)
         near = (torch.arange(size, device=text.device) - places[..., None]).abs() <= 1
         known = places >= 0
         found = (seen[0] * near).sum(-1)[known].clamp_min(1e-6)
@@ -173,6 +184,9 @@ class Writer:
         Frames that will be written at most.
     use_cache
         False runs everything again at each step.
+    start
+        Position (B,) of the first frame that is written: where its sentence begins in the text;
+        None counts on from the prompt.
     """
 
     def __init__(
@@ -184,12 +198,15 @@ class Writer:
         frame_lengths: Tensor,
         most: int,
         use_cache: bool = True,
+        start: Tensor | None = None,
     ) -> None:
         self.model, self.text, self.frames = model, text, frames
         self.text_lengths, self.prompt_lengths = text_lengths, frame_lengths
         self.prompt_columns = frames.shape[1]
-        count = torch.arange(self.prompt_columns, device=text.device)
+        self.pace = model.frame_position.pace
+        count = self.pace * torch.arange(self.prompt_columns, device=text.device)
         self.positions = count.expand(len(text), -1)
+        self.start = self.pace * frame_lengths if start is None else start
         heard = real(text_lengths, text.shape[1]), real(frame_lengths, self.prompt_columns)
         self.valid = torch.cat(heard, dim=1)
         self.cache = None
@@ -207,7 +224,7 @@ class Writer:
     def following(self, frames: Tensor) -> Tensor:
         r"""Write a frame (B,) or (B, D) behind each item; return the states (B, width) after it."""
         written = self.frames.shape[1] - self.prompt_columns
-        place = (self.prompt_lengths + written)[:, None]
+        place = (self.start + self.pace * written)[:, None]
         self.frames = torch.cat([self.frames, frames[:, None]], dim=1)
         self.positions = torch.cat([self.positions, place], dim=1)
         self.valid = torch.cat([self.valid, torch.ones_like(place, dtype=torch.bool)], dim=1)

@@ -18,7 +18,7 @@ from codec_lib.codecs.base import Codec
 from codec_lib.codecs.continuous import DiscreteTwin
 from codec_lib.shapes import Codes, check_shape
 
-from .examples import collate
+from .examples import collate, position_behind
 from .generation import generate
 from .sampling import Sampling
 from .symbols import GAP, PHONEMES, Spelling
@@ -92,17 +92,21 @@ def synthesise(
             "a prompt or None for each"
         )
     _check_codec(model, codec)
-    items, most = [], []
+    items, most, starts, pace = [], [], [], model.config.pace
     for text, prompt in zip(texts, prompts, strict=True):
         symbols = [*spelling.symbols(text)]
         most.append(max(1, int(sampling.frames_per_symbol * len(symbols))))
         codes = torch.zeros(count, 0, dtype=torch.int64)
+        starts.append(0.0)
         if prompt is not None:
             codes = codec.encode(prompt.wav[None].to(codec.device), n_q=count).codes[0].cpu()
-            symbols = [*spelling.symbols(prompt.text), GAP, *symbols]
+            ahead = [*spelling.symbols(prompt.text), GAP]
+            starts[-1] = position_behind(len(ahead), codes.shape[1], pace)
+            symbols = [*ahead, *symbols]
         items.append((spelling.numbers(symbols), codes))
     device = model.nar.stage_embeddings.device
-    written = generate(model, collate(items).to(device), most, sampling, seed)
+    start = torch.tensor(starts, device=device)
+    written = generate(model, collate(items).to(device), most, sampling, seed, start=start)
     return [_decoded(codec, codes) for codes in written]
 
 

@@ -96,6 +96,9 @@ class Batch:
         Symbols (B, S) int64 and how many of them are real, (B,).
     codes, code_lengths
         Codes (B, K, F) int64 and how many frames are real, (B,).
+    positions
+        Of the frames, (B, F), counted in symbols: a sentence begins where it does in the text. None
+        counts all frames from 0.
     places
         Which symbol is spoken in each frame, (B, F) int64, or -1; None where one head is not to be
         shown how to read along.
@@ -105,6 +108,7 @@ class Batch:
     text_lengths: Tensor
     codes: Tensor
     code_lengths: Tensor
+    positions: Tensor | None = None
     places: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -139,22 +143,16 @@ class AutoregressiveModel(PrefixModel):
         """Map codes (B, F) to (B, F, width)."""
         return self.code_embedding(frames)
 
-    def forward(self, text: Tensor, text_lengths: Tensor, codes: Tensor) -> Tensor:
-        r"""Score the next code after the text and after every code.
-
-        Parameters
-        ----------
-        text, text_lengths
-            See ``Batch``.
-        codes
-            First codebook, (B, F).
+    def forward(self, batch: Batch) -> Tensor:
+        r"""Score the next code of codebook 1 after the text and after every code.
 
         Returns
         -------
         Tensor
             Logits (B, F + 1, N + 1): of code t, and at the last real place + 1 of the end.
         """
-        return self.head(self.states(text, text_lengths, codes))
+        given = batch.text, batch.text_lengths, batch.codes[:, 0], batch.positions
+        return self.head(self.states(*given))
 
     def targets(self, codes: Tensor, lengths: Tensor) -> Tensor:
         r"""Return codes (B, F) with the end behind them, (B, F + 1), ``IGNORED`` after it."""
@@ -196,29 +194,25 @@ class NonAutoregressiveModel(nn.Module):
             return self.last_head.weight
         return self.code_embeddings[codebook + self.shift].weight
 
-    def embedded(
-        self, text: Tensor, codes: Tensor, codebook: int, prompt: Tensor | None = None
-    ) -> Tensor:
+    def embedded(self, batch: Batch, codebook: int, prompt: Tensor | None = None) -> Tensor:
         r"""Return what enters the layers, (B, S + F, D).
 
         Parameters
         ----------
-        text
-            Shape (B, S).
-        codes
-            Shape (B, K, F); of codebooks from ``codebook`` on only the prompt's frames are read.
+        batch
+            Of codebooks from ``codebook`` on only the prompt's frames are read.
         codebook
             What is asked for, from 1 (the second).
         prompt
             Frames (B,) at the start that enter with all codebooks; None: they enter as all others.
         """
-        spoken = self.code_embeddings[0](codes[:, 0])
+        codes, spoken = batch.codes, self.code_embeddings[0](batch.codes[:, 0])
         known = None if prompt is None else real(prompt, codes.shape[2])[..., None]
         for number in range(1, codes.shape[1] if prompt is not None else codebook):
             part = self.code_embeddings[number](codes[:, number])
             spoken = spoken + (part if number < codebook else part * known)
-        written = self.text_position(self.text_embedding(text))
-        return torch.cat([written, self.code_position(spoken)], dim=1)
+        written = self.text_position(self.text_embedding(batch.text))
+        return torch.cat([written, self.code_position(spoken, batch.positions)], dim=1)
 
     def forward(self, batch: Batch, codebook: int, prompt: Tensor | None = None) -> Tensor:
         r"""Score all codes of one codebook.
@@ -247,7 +241,7 @@ class NonAutoregressiveModel(nn.Module):
             )
         size, frames = batch.text.shape[1], batch.codes.shape[2]
         heard = [real(batch.text_lengths, size), real(batch.code_lengths, frames)]
-        x = self.embedded(batch.text, batch.codes, codebook, prompt)
+        x = self.embedded(batch, codebook, prompt)
         mask = torch.cat(heard, dim=1)[:, None, None]
         states = self.decoder(x, mask, self.stage_embeddings[codebook - 1])
         return functional.linear(states[:, size:], self.head(codebook))
@@ -316,14 +310,15 @@ class UnifiedSpeechLanguageModel(nn.Module):
 
     def _first(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of codebook 1, and of reading along where places are known."""
-        first, given = batch.codes[:, 0], (batch.text, batch.text_lengths)
+        first = batch.codes[:, 0]
+        given = batch.text, batch.text_lengths, first, batch.positions
         targets, reading = self.ar.targets(first, batch.code_lengths), {}
         if self.config.as_published:
             targets[:, 0] = IGNORED
         if batch.places is None:
-            states = self.ar.states(*given, first)
+            states = self.ar.states(*given)
         else:
-            states, reading["reading"] = self.ar.states_and_reading(*given, first, batch.places)
+            states, reading["reading"] = self.ar.states_and_reading(*given, batch.places)
         return _cross_entropy(self.ar.head(states), targets), reading
 
     def _later(self, batch: Batch, codebook: int, prompt: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_first_codebook_is_that_of_torchs_encoder(released, model, batch):
     blocked = ~prefix_mask(real(batch.text_lengths, S), F)[:, 0]
     states = encoder(x, mask=blocked.repeat_interleave(2, 0))
     expected = states[:, S:] @ released["ar_predict_layer.weight"].T
-    found = model.ar(batch.text, batch.text_lengths, codes)
+    found = model.ar(replace(batch, codes=codes[:, None]))
     torch.testing.assert_close(found[:, 1:], expected, atol=1e-5, rtol=1e-4)
     last = states[torch.arange(2), batch.text_lengths - 1] @ released["ar_predict_layer.weight"].T
     torch.testing.assert_close(found[:, 0], last, atol=1e-5, rtol=1e-4)
@@ -128,7 +129,7 @@ def test_later_codebooks_are_those_of_torchs_encoder(released, model, batch, cod
 def test_the_released_loss(model, batch):
     """Half the sum of three cross entropies; the first code is never a target."""
     found = model(batch, 3)
-    logits, total = model.ar(batch.text, batch.text_lengths, batch.codes[:, 0]), 0.0
+    logits, total = model.ar(batch), 0.0
     for item, length in enumerate(batch.code_lengths.tolist()):
         targets = torch.cat([batch.codes[item, 0, 1:length], torch.tensor([N])])
         total += functional.cross_entropy(logits[item, 1 : length + 1], targets, reduction="sum")

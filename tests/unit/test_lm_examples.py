@@ -88,25 +88,28 @@ def test_reading_along_costs_nothing_and_reading_elsewhere_much():
         weights[:, :, 5 + frame, symbol] = 1
     attention.weights = lambda x, mask: weights
     given = (torch.ones(1, 5, dtype=torch.long), torch.tensor([5]), torch.zeros(1, 4).long())
-    states, loss = model.ar.states_and_reading(*given, places)
+    states, loss = model.ar.states_and_reading(*given, None, places)
     assert float(loss) == 0
     assert torch.equal(states, model.ar.states(*given))
     weights[:, :, 5] = torch.eye(9)[4] * 0.5  # the first frame: four symbols away
-    _, loss = model.ar.states_and_reading(*given, places)
+    _, loss = model.ar.states_and_reading(*given, None, places)
     assert float(loss) == pytest.approx(-math.log(1e-6) / 3, rel=1e-4)
 
 
 def test_joining_and_collating():
     spoken = _spoken([3, 5], "aa")
-    text, codes, places = joined(spoken, (1, 0))
+    text, codes, positions, places = joined(spoken, (1, 0), 0.5)
     symbols = ["<bos>", "AA", ".", "_", "AA", ".", "<eos>"]
     assert [SYMBOLS[n] for n in text.tolist()] == symbols
     assert codes.tolist() == [[1] * 5 + [0] * 3] * 2
     assert [int(text[place]) for place in places.unique()] == [int(text[1])] * 2  # AA, twice
-    batch = collate([joined(spoken, (0,)), (text, codes, places)])
+    assert positions.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 3.5, 4.0]  # behind AA . _
+    assert joined(spoken, (1, 0))[2].tolist() == [*range(8)]  # as released
+    batch = collate([joined(spoken, (0,)), (text, codes, positions, places)])
+    assert batch.positions.shape == batch.places.shape
     assert batch.places.shape == (2, codes.shape[1]) and int(batch.places[0, -1]) == -1
     batch = collate([joined(spoken, (0,))[:2], (text, codes)])
-    assert batch.places is None
+    assert batch.places is None and batch.positions is None
     assert batch.text.shape == (2, 7) and batch.text[0, 4:].tolist() == [0, 0, 0]
     assert batch.codes.shape == (2, 2, 8)
     assert batch.text_lengths.tolist() == [4, 7] and batch.code_lengths.tolist() == [3, 8]
@@ -168,7 +171,7 @@ def test_embeddings_start_at_the_vectors_that_codes_stand_for(codec):
     read = torch.nn.functional.normalize(read, dim=-1)
     torch.testing.assert_close(read @ read.T, angles @ angles.T, atol=1e-5, rtol=0)
     assert torch.equal(model.ar.head.weight[:1024], model.ar.code_embedding.weight[:1024])
-    assert float(model.ar.head.weight.std()) == pytest.approx(0.2, rel=0.01)
+    assert float(model.ar.head.weight.detach().std()) == pytest.approx(0.2, rel=0.01)
 
 
 def test_a_file_gives_the_model_back(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -78,9 +80,32 @@ def test_generation_agrees_with_a_forward_pass(model, batch):
         alone = _alone(batch, item)
         whole = torch.cat([alone.codes[0, 0], first])[None]
         with torch.no_grad():
-            logits = model.ar(alone.text, alone.text_lengths, whole)
+            logits = model.ar(replace(alone, codes=whole[:, None]))
         frames = alone.codes.shape[2]
         assert torch.equal(logits[0, frames:-1].argmax(-1), first)
+
+
+def test_a_sentence_begins_where_its_text_does(batch):
+    torch.manual_seed(0)
+    model = build_unified("smoke", pace=0.5).eval()
+    start, wanted = torch.tensor([6.0, 0.0, 4.0]), [4] * 3
+    written = {
+        cached: generate(model, batch, wanted, Sampling(0), 0, cached, start)
+        for cached in (True, False)
+    }
+    for item, codes in enumerate(written[True]):
+        assert torch.equal(codes, written[False][item])
+        alone = _alone(batch, item)
+        prompt, length = int(alone.code_lengths), codes.shape[1]
+        ahead, behind = 0.5 * torch.arange(prompt), float(start[item]) + 0.5 * torch.arange(length)
+        whole = torch.cat([alone.codes, codes[None]], dim=2)
+        whole = replace(alone, codes=whole, code_lengths=torch.tensor([prompt + length]),
+                        positions=torch.cat([ahead, behind])[None])  # fmt: skip
+        with torch.no_grad():
+            first = model.ar(whole)[0, prompt:-1].argmax(-1)
+            second = model.nar(whole, 1, torch.tensor([prompt]))[0, prompt:].argmax(-1)
+        assert torch.equal(first, codes[0]) and torch.equal(second, codes[1])
+    assert max(one.shape[1] for one in written[True])
 
 
 def test_items_end_one_by_one(model, batch):

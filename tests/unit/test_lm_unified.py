@@ -38,15 +38,15 @@ def test_small_fits_into_a_shipped_file():
 def test_a_code_hears_all_text_and_no_later_code(model):
     batch = _batch(((7, 9),))
     first = batch.codes[:, 0]
-    before = model.ar(batch.text, batch.text_lengths, first)
+    before = model.ar(replace(batch, codes=first[:, None]))
     other = first.clone()
     other[:, 5:] = (other[:, 5:] + 1) % 1024
-    after = model.ar(batch.text, batch.text_lengths, other)
+    after = model.ar(replace(batch, codes=other[:, None]))
     assert torch.equal(before[:, :6], after[:, :6])  # the code at 5 is predicted from 0 to 4
     assert not torch.allclose(before[:, 6:], after[:, 6:])
     text = batch.text.clone()
     text[:, -1] = (text[:, -1] + 1) % 40
-    assert not torch.allclose(before[:, 1], model.ar(text, batch.text_lengths, first)[:, 1])
+    assert not torch.allclose(before[:, 1], model.ar(replace(batch, text=text))[:, 1])
 
 
 def test_later_codebooks_hear_all_frames_of_earlier_codebooks_only(model):
@@ -74,8 +74,8 @@ def test_padding_changes_nothing(model):
     joint = _batch()
     alone = Batch(joint.text[1:, :4], joint.text_lengths[1:], joint.codes[1:, :, :6],
                   joint.code_lengths[1:])  # fmt: skip
-    found = model.ar(joint.text, joint.text_lengths, joint.codes[:, 0])[1:, :7]
-    expected = model.ar(alone.text, alone.text_lengths, alone.codes[:, 0])
+    found = model.ar(joint)[1:, :7]
+    expected = model.ar(alone)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     found, expected = model.nar(joint, 3)[1:, :6], model.nar(alone, 3)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
