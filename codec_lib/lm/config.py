@@ -122,8 +122,8 @@ class LanguageConfig(ModuleConfig):
     most_frames, most_joined
         Frames of an example at most; utterances of one speaker joined in it at most.
     guided_steps
-        Steps at the beginning in which one head is shown where in the text each frame is, as far as
-        that is known; see ``prefix.PrefixModel.states_and_reading``.
+        Steps at the beginning in which some heads are shown where in the text each frame is, as far
+        as that is known; see ``prefix.PrefixModel.states_and_reading``.
     part
         ``"both"`` models, or the ``"first"`` (codebook 1) or the ``"others"`` (codebooks 2 to K)
         alone: they share nothing, so that each may have its own steps, or its own machine.
@@ -160,7 +160,7 @@ class LanguageConfig(ModuleConfig):
     codec: str = "speechtokenizer-small"
     most_frames: int = 500
     most_joined: int = 3
-    guided_steps: int = 1500
+    guided_steps: int = 5000
     part: str = "both"
     start_from_codec: bool = True
     out_dir: str = "runs/language"

@@ -61,7 +61,7 @@ class ContinuousRunConfig(ModuleConfig):
     tokenizer: str = "continuous-small"
     most_frames: int = 250
     most_joined: int = 3
-    guided_steps: int = 1500
+    guided_steps: int = 5000
     out_dir: str = "runs/continuous"
 
 

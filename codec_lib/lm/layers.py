@@ -162,9 +162,9 @@ class Attention(nn.Module):
             k, v = cache.extend(k, v)
         return self.out_proj(_attend(q, k, v, mask).transpose(1, 2).flatten(2))
 
-    def weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        r"""Return what each position listens to, (B, heads, L, keys)."""
-        qkv = self.in_proj(x).unflatten(-1, (3, self.num_heads, -1))
+    def weights(self, x: Tensor, mask: Tensor | None, heads: int | None = None) -> Tensor:
+        r"""Return what each position listens to, (B, heads, L, keys), in the first heads or all."""
+        qkv = self.in_proj(x).unflatten(-1, (3, self.num_heads, -1))[..., :heads, :]
         q, k, _ = qkv.permute(2, 0, 3, 1, 4)
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)

@@ -135,13 +135,14 @@ class PrefixModel(nn.Module):
         positions: Tensor | None,
         places: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        r"""Return the states, and how far one head is from reading along: guided attention.
+        r"""Return the states, and how far some heads are from reading along: guided attention.
 
         .. math:: L = -\frac{1}{|V|} \sum_{f \in V} \ln \sum_{|s - p_f| \le 1} \alpha_{fs}
 
-        with :math:`\alpha` the weights from frames to symbols of the first head of the second layer
-        and V the frames whose symbol p is known, after [Tachibana et al. 2018, DCTTS], who know
-        the diagonal only.
+        with :math:`\alpha` the weights from frames to symbols of a head and V the frames whose
+        symbol p is known, after [Tachibana et al. 2018, DCTTS], who know the diagonal only. L is
+        the mean over the first heads of all layers but the first: each can see what those below
+        have read in earlier frames, and correct it.
 
         Parameters
         ----------
@@ -155,15 +156,16 @@ class PrefixModel(nn.Module):
         mask = prefix_mask(real(text_lengths, size), frames.shape[1])
 
         def watch(number: int, x: Tensor) -> None:
-            if number == min(1, len(layers) - 1):
+            if number >= min(1, len(layers) - 1):
                 entered = layers[number].attention_norm(x)
-                seen.append(layers[number].attention.weights(entered, mask)[:, 0, size:, :size])
+                weights = layers[number].attention.weights(entered, mask, 1)
+                seen.append(weights[:, 0, size:, :size])
 
         states = self.states(text, text_lengths, frames, positions, watch)
         near = (torch.arange(size, device=text.device) - places[..., None]).abs() <= 1
         known = places >= 0
-        found = (seen[0] * near).sum(-1)[known].clamp_min(1e-6)
-        return states, -found.log().sum() / known.sum().clamp_min(1)
+        found = (torch.stack(seen) * near).sum(-1)[:, known].clamp_min(1e-6)
+        return states, -found.log().sum() / (len(seen) * known.sum().clamp_min(1))
 
 
 class Writer:

@@ -100,7 +100,7 @@ class Batch:
         Of the frames, (B, F), counted in symbols: a sentence begins where it does in the text. None
         counts all frames from 0.
     places
-        Which symbol is spoken in each frame, (B, F) int64, or -1; None where one head is not to be
+        Which symbol is spoken in each frame, (B, F) int64, or -1; None where no head is to be
         shown how to read along.
     """
 

@@ -80,13 +80,13 @@ def test_places_are_the_symbols_that_are_spoken(tiny_corpus):
 
 
 def test_reading_along_costs_nothing_and_reading_elsewhere_much():
-    model = build_unified("smoke").eval()
-    attention = model.ar.decoder.layers[1].attention
-    weights = torch.zeros(1, 2, 9, 9)
+    model = build_unified("smoke", ar_layers=3).eval()
+    second, third = (layer.attention for layer in model.ar.decoder.layers[1:])
+    weights = torch.zeros(1, 1, 9, 9)
     places = torch.tensor([[0, 2, -1, 4]])  # of four frames behind five symbols
     for frame, symbol in enumerate((1, 2, 0, 4)):  # beside it counts
         weights[:, :, 5 + frame, symbol] = 1
-    attention.weights = lambda x, mask: weights
+    second.weights = third.weights = lambda x, mask, heads: weights
     given = (torch.ones(1, 5, dtype=torch.long), torch.tensor([5]), torch.zeros(1, 4).long())
     states, loss = model.ar.states_and_reading(*given, None, places)
     assert float(loss) == 0
@@ -94,6 +94,11 @@ def test_reading_along_costs_nothing_and_reading_elsewhere_much():
     weights[:, :, 5] = torch.eye(9)[4] * 0.5  # the first frame: four symbols away
     _, loss = model.ar.states_and_reading(*given, None, places)
     assert float(loss) == pytest.approx(-math.log(1e-6) / 3, rel=1e-4)
+    right = weights.clone()
+    right[0, 0, 5] = torch.eye(9)[1]
+    third.weights = lambda x, mask, heads: right  # the next layer has seen the mistake
+    _, loss = model.ar.states_and_reading(*given, None, places)
+    assert float(loss) == pytest.approx(-math.log(1e-6) / 6, rel=1e-4)
 
 
 def test_joining_and_collating():
