@@ -150,12 +150,13 @@ def judge_lm_command(
     top_k: Annotated[int, typer.Option(help="Only the k likeliest codes; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest, up to this share.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of tasks and of what is drawn.")] = 0,
+    alone: Annotated[bool, typer.Option("--alone", help="Also without prompts.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
 ) -> None:
     """Let language models say sentences in voices they have not met, and judge what is heard."""
     from codec_lib.evaluation.judges import make_judges
     from codec_lib.evaluation.results import write_results
-    from codec_lib.evaluation.synthesis import judge_synthesis, synthesis_tasks
+    from codec_lib.evaluation.synthesis import judge_synthesis, synthesis_tasks, without_prompts
     from codec_lib.lm.loading import load_speaking_model
     from codec_lib.lm.sampling import Sampling
 
@@ -170,7 +171,11 @@ def judge_lm_command(
         )
     speech = part_of(corpus, split, False, rates.pop())
     chosen, heard = synthesis_tasks(speech, tasks, seed=seed), make_judges(judges.split(","))
-    ways = {label: one.say for label, one in found.items()}
+    ways: dict[str, Any] = {}
+    for label, one in found.items():
+        ways[label] = one.say
+        if alone:
+            ways[f"{label}, no prompt"] = without_prompts(one.say)
     rows = judge_synthesis(speech, chosen, ways, heard, log=typer.echo)
     measures = ("per", "wer", "cer", "speaker_similarity", "dnsmos", "seconds_ratio", "empty")
     typer.echo(columns_text(rows, ("way",), measures))

@@ -25,7 +25,7 @@ from .judges import Judge, JudgedClip, scores_of
 from .results import summarise
 
 Way = Callable[
-    [Sequence[str], Sequence[Prompt]], list[Tensor]
+    [Sequence[str], Sequence[Prompt | None]], list[Tensor]
 ]  # texts, prompts -> waveforms (1, T)
 SILENCE_SECONDS = 0.5  # judged in place of an utterance that is empty
 
@@ -74,6 +74,11 @@ def synthesis_tasks(
             "another utterance, both with text, expected some"
         )
     return [tasks[place] for place in rng.permutation(len(tasks))[:count]]
+
+
+def without_prompts(way: Way) -> Way:
+    r"""Return a way that speaks in whatever voice it likes: it is given no prompt."""
+    return lambda texts, prompts: way(texts, [None] * len(prompts))
 
 
 def judge_synthesis(

@@ -88,10 +88,11 @@ def test_the_command_judges_both_kinds_of_models(speech, tmp_path):
         models.append(f"{kind}={save(build('smoke'), tmp_path / f'{kind}.safetensors', card)}")
     folder, out = str(Path(speech[0].audio_path).parents[1]), tmp_path / "out.json"
     options = ["--corpus", folder, "--tasks", "2", "--judges", "speaker", "--out", str(out)]
-    done = CliRunner().invoke(app, ["judge-lm", *models, *options, "--split", "train"])
+    done = CliRunner().invoke(app, ["judge-lm", *models, *options, "--split", "train", "--alone"])
     assert done.exit_code == 0, done.output
     rows, conditions = read_results(out)
-    assert [row["way"] for row in rows] == ["recording", "somebody else", "codes", "tokens"]
+    said = ["codes", "codes, no prompt", "tokens", "tokens, no prompt"]
+    assert [row["way"] for row in rows] == ["recording", "somebody else", *said]
     assert rows[0]["speaker_similarity"] > rows[1]["speaker_similarity"]
     assert set(conditions["fingerprints"]) == {"codes", "tokens"} and conditions["tasks"] == 2
     done = CliRunner().invoke(app, ["judge-lm", models[0], models[0], *options])
