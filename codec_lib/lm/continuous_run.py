@@ -18,11 +18,10 @@ from codec_lib.codecs.continuous import ContinuousTokenizer
 
 from .config import SMOKE_RUN, ModuleConfig
 from .continuous import ContinuousSpeechModel, TokenBatch, build_continuous_model, write_tokens
-from .examples import Group, collate_tokens, position_behind, token_spoken_of
+from .examples import Group, collate_tokens, token_spoken_of
 from .joined_run import JoinedRun
 from .module_run import train_module
-from .speaking import Prompt
-from .symbols import GAP, numbers_of, spoken_symbols
+from .speaking import Prompt, written_down
 from .tokenizer_run import load_tokenizer
 
 
@@ -191,28 +190,18 @@ def synthesise_continuous(
     ValueError
         If there is not one prompt for each text, the widths differ, or a text has no word.
     """
-    if len(texts) != len(prompts) or not texts:
-        raise ValueError(
-            f"texts: got {len(texts)} with {len(prompts)} prompts, expected at least one text, and "
-            "a prompt or None for each"
-        )
     width = tokenizer.config.token_dim
     if width != model.config.token_dim:
         raise ValueError(f"tokenizer: got width {width}, expected {model.config.token_dim}")
-    items, most, starts = [], [], []
-    for text, prompt in zip(texts, prompts, strict=True):
-        symbols, tokens, start = spoken_symbols(text), torch.zeros(width, 0), 0.0
-        most.append(max(1, int(tokens_per_symbol * len(symbols))))
-        if prompt is not None:
-            tokens = tokenizer.encode(prompt.wav[None].to(tokenizer.device))[0].cpu()
-            ahead = [*spoken_symbols(prompt.text), GAP]
-            start = position_behind(len(ahead), tokens.shape[1], model.config.pace)
-            symbols = [*ahead, *symbols]
-        items.append((numbers_of(symbols), tokens))
-        starts.append(start)
+
+    def encode(wav: Tensor) -> Tensor:
+        return tokenizer.encode(wav.to(tokenizer.device))[0].cpu()
+
+    nothing, pace = torch.zeros(width, 0), model.config.pace
+    items, sizes, start = written_down(texts, prompts, encode, nothing, pace)
+    most = [max(1, int(tokens_per_symbol * size)) for size in sizes]
     batch = collate_tokens(items).to(model.stop.weight.device)
-    start = torch.tensor(starts, device=batch.text.device)
-    written = write_tokens(model, batch, most, seed, start=start)
+    written = write_tokens(model, batch, most, seed, start=start.to(batch.text.device))
     device = tokenizer.device
     return [tokenizer.decode(one.T[None].to(device))[0].cpu() if len(one) else torch.zeros(1, 0)
             for one in written]  # fmt: skip

@@ -102,6 +102,14 @@ def token_spoken_of(corpus: Corpus, tokenizer: ContinuousTokenizer) -> list[Spok
     return _heard(corpus, tokenizer.token_hop, lambda wav: hear(wav)[0].T)
 
 
+def entry_vectors(codec: Codec | DiscreteTwin, num_quantizers: int) -> Tensor:
+    r"""Return what codes stand for, (K, N, D), of the first K codebooks, which have one size."""
+    quantizer = codec.tokenizer.quantizer if isinstance(codec, DiscreteTwin) else codec.quantizer
+    entries = torch.arange(codec.codebook_sizes[0], device=codec.device)
+    vectors = [quantizer.contribution(entries, k) for k in range(num_quantizers)]
+    return torch.stack(vectors).detach()
+
+
 def places_of(utterance: Utterance, symbols: Sequence[str], frames: int, hop: float) -> Tensor:
     r"""Return which symbol is spoken in each frame, (F,), or -1.
 

@@ -1,8 +1,8 @@
 r"""Write codes: the first codebook frame by frame, then the others, one after the other.
 
 As released [code of SpeechTokenizer's authors, ``models/uslm.py``]: an item ends when the end is
-drawn or is likeliest, or at the length guard; codebooks 2 to K take the likeliest code. Notebook:
-40. Leaves out: how a frame is continued (``prefix.py``). Read next: ``speaking.py``.
+drawn or is likeliest, or at the length guard; in codebooks 2 to K nothing is drawn. Notebook: 40.
+Leaves out: how a frame is continued (``prefix.py``). Read next: ``speaking.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .layers import real
 from .prefix import Writer
-from .sampling import Sampling, draw_codes
+from .sampling import Sampling, draw_codes, nearest_codes
 from .unified import AutoregressiveModel, Batch, NonAutoregressiveModel, UnifiedSpeechLanguageModel
 
 
@@ -80,8 +80,10 @@ def write_first(
 
 
 @torch.no_grad()
-def fill_others(model: NonAutoregressiveModel, batch: Batch, prompt: Tensor) -> Tensor:
-    r"""Fill in codebooks 2 to K, Eq. (10), with the likeliest codes.
+def fill_others(
+    model: NonAutoregressiveModel, batch: Batch, prompt: Tensor, vectors: Tensor | None = None
+) -> Tensor:
+    r"""Fill in codebooks 2 to K, Eq. (10).
 
     Parameters
     ----------
@@ -92,6 +94,9 @@ def fill_others(model: NonAutoregressiveModel, batch: Batch, prompt: Tensor) -> 
     prompt
         Frames (B,) of each prompt. Where the model is as released, they enter with the codebooks
         below the one asked for only, as all other frames do.
+    vectors
+        What the codec's codes stand for, (K, N, D): takes the codes nearest to what is expected,
+        see ``sampling.nearest_codes``. None takes the likeliest, as released.
 
     Returns
     -------
@@ -103,7 +108,10 @@ def fill_others(model: NonAutoregressiveModel, batch: Batch, prompt: Tensor) -> 
     for codebook in range(1, codes.shape[1]):
         now = replace(batch, codes=codes)
         logits = model(now, codebook, None if model.shift else prompt)
-        codes[:, codebook] = torch.where(kept, codes[:, codebook], logits.argmax(-1))
+        chosen = logits.argmax(-1)
+        if vectors is not None:
+            chosen = nearest_codes(logits, vectors[codebook])
+        codes[:, codebook] = torch.where(kept, codes[:, codebook], chosen)
     return codes
 
 
@@ -116,6 +124,7 @@ def generate(
     seed: int = 0,
     use_cache: bool = True,
     start: Tensor | None = None,
+    vectors: Tensor | None = None,
 ) -> list[Tensor]:
     r"""Write all codebooks behind prompts.
 
@@ -127,6 +136,8 @@ def generate(
         Texts of prompt and target, and prompts as codes (B, K, P).
     most, sampling, seed, use_cache, start
         As in ``write_first``.
+    vectors
+        As in ``fill_others``.
 
     Returns
     -------
@@ -160,5 +171,5 @@ def generate(
         behind = start[:, None] + model.config.pace * (frames - prompt[:, None])
         positions = torch.where(real(prompt, len(frames)), model.config.pace * frames, behind)
     whole = Batch(batch.text, batch.text_lengths, codes, lengths, positions)
-    filled = fill_others(model.nar, whole, prompt)
+    filled = fill_others(model.nar, whole, prompt, vectors)
     return [filled[i, :, int(prompt[i]) : int(lengths[i])] for i in range(len(firsts))]

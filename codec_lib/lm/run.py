@@ -16,7 +16,7 @@ from codec_lib.codecs.base import Codec
 from codec_lib.codecs.continuous import DiscreteTwin
 
 from .config import LanguageConfig
-from .examples import Group, collate, spoken_of
+from .examples import Group, collate, entry_vectors, spoken_of
 from .files import load_language_model, save_language_model
 from .joined_run import JoinedRun
 from .module_run import train_module
@@ -104,15 +104,13 @@ def start_from_codec(model: UnifiedSpeechLanguageModel, codec: Codec | DiscreteT
     codec
         Whose codes it is to learn.
     """
-    quantizer = codec.tokenizer.quantizer if isinstance(codec, DiscreteTwin) else codec.quantizer
     config = model.config
-    entries = torch.arange(config.num_codes)
-    vectors = [quantizer.contribution(entries, k) for k in range(config.num_quantizers)]
+    vectors = entry_vectors(codec, config.num_quantizers).cpu()
     first = [model.ar.code_embedding.weight, model.ar.head.weight]
     others = [table.weight for table in model.nar.code_embeddings]
-    for tables, sources in ((first, vectors[:1] * 2), (others, vectors)):
-        turn = nn.init.orthogonal_(torch.empty(vectors[0].shape[1], tables[0].shape[1]))
-        scale = config.embedding_scale / (torch.stack(sources) @ turn).std()
+    for tables, sources in ((first, vectors[[0, 0]]), (others, vectors)):
+        turn = nn.init.orthogonal_(torch.empty(vectors.shape[2], tables[0].shape[1]))
+        scale = config.embedding_scale / (sources @ turn).std()
         for table, source in zip(tables, sources, strict=True):
             table[: config.num_codes] = scale * source @ turn
 

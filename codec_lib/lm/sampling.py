@@ -90,6 +90,44 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     return logits.softmax(-1)
 
 
+def nearest_codes(logits: Tensor, vectors: Tensor, temperature: float = 0.3) -> Tensor:
+    r"""Return the codes whose vectors are nearest to the expected one.
+
+    .. math:: \hat c = \arg\min_j \Bigl\lVert v_j - \sum_i p_i v_i \Bigr\rVert
+
+    No other code has a smaller expected squared error in what is decoded. Where hundreds of codes
+    are about equally likely, the likeliest is hardly ever right, and what it adds is noise. The
+    temperature is a choice: at 1 expectations shrink and voices with them, at 0 the likeliest is
+    taken.
+
+    Parameters
+    ----------
+    logits
+        Shape (..., N).
+    vectors
+        What codes stand for, (N, D).
+    temperature
+        Of the probabilities p, above 0.
+
+    Returns
+    -------
+    Tensor
+        Shape (...), int64.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([1.0, 0.9, 0.9])  # one code on the left, two on the right
+    >>> nearest_codes(logits, torch.tensor([[-1.0], [0.9], [1.0]])).item()
+    1
+    """
+    expected = (logits.float() / temperature).softmax(-1) @ vectors
+    return (
+        torch.cdist(expected.reshape(-1, vectors.shape[1]), vectors)
+        .argmin(-1)
+        .view(logits.shape[:-1])
+    )
+
+
 def draw_codes(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
     r"""Draw a code for each item.
 

@@ -8,7 +8,7 @@ out: long texts, which are to be cut into sentences. Read next: ``sampling.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from codec_lib.codecs.base import Codec
 from codec_lib.codecs.continuous import DiscreteTwin
 from codec_lib.shapes import Codes, check_shape
 
-from .examples import collate, position_behind
+from .examples import collate, entry_vectors, position_behind
 from .generation import generate
 from .sampling import Sampling
 from .symbols import GAP, PHONEMES, Spelling
@@ -86,28 +86,70 @@ def synthesise(
         word, or the model needs a prompt and has none.
     """
     sampling, count = sampling or Sampling(), model.config.num_quantizers
+    _check_codec(model, codec)
+
+    def encode(wav: Tensor) -> Tensor:
+        return codec.encode(wav.to(codec.device), n_q=count).codes[0].cpu()
+
+    nothing, pace = torch.zeros(count, 0, dtype=torch.int64), model.config.pace
+    items, sizes, start = written_down(texts, prompts, encode, nothing, pace, spelling)
+    most = [max(1, int(sampling.frames_per_symbol * size)) for size in sizes]
+    device = model.nar.stage_embeddings.device
+    batch, start = collate(items).to(device), start.to(device)
+    vectors = None if model.config.as_published else entry_vectors(codec, count).to(device)
+    written = generate(model, batch, most, sampling, seed, start=start, vectors=vectors)
+    return [_decoded(codec, codes) for codes in written]
+
+
+def written_down(
+    texts: Sequence[str],
+    prompts: Sequence[Prompt | None],
+    encode: Callable[[Tensor], Tensor],
+    nothing: Tensor,
+    pace: float,
+    spelling: Spelling = PHONEMES,
+) -> tuple[list[tuple[Tensor, Tensor]], list[int], Tensor]:
+    r"""Write texts down, each behind its prompt.
+
+    Parameters
+    ----------
+    texts, prompts, spelling
+        As in ``synthesise``.
+    encode
+        Function from a waveform (1, 1, T) to codes or tokens (rows, F).
+    nothing
+        What stands for no prompt, (rows, 0).
+    pace
+        Of the model, see ``UnifiedConfig``.
+
+    Returns
+    -------
+    tuple[list[tuple[Tensor, Tensor]], list[int], Tensor]
+        Symbols and frames of each item; symbols of each text alone; positions (B,) at which texts
+        begin.
+
+    Raises
+    ------
+    ValueError
+        If there is not one prompt for each text, or a text has no word.
+    """
     if len(texts) != len(prompts) or not texts:
         raise ValueError(
             f"texts: got {len(texts)} with {len(prompts)} prompts, expected at least one text, and "
             "a prompt or None for each"
         )
-    _check_codec(model, codec)
-    items, most, starts, pace = [], [], [], model.config.pace
+    items, sizes, starts = [], [], []
     for text, prompt in zip(texts, prompts, strict=True):
-        symbols = [*spelling.symbols(text)]
-        most.append(max(1, int(sampling.frames_per_symbol * len(symbols))))
-        codes = torch.zeros(count, 0, dtype=torch.int64)
-        starts.append(0.0)
+        symbols, frames, start = [*spelling.symbols(text)], nothing, 0.0
+        sizes.append(len(symbols))
         if prompt is not None:
-            codes = codec.encode(prompt.wav[None].to(codec.device), n_q=count).codes[0].cpu()
+            frames = encode(prompt.wav[None])
             ahead = [*spelling.symbols(prompt.text), GAP]
-            starts[-1] = position_behind(len(ahead), codes.shape[1], pace)
+            start = position_behind(len(ahead), frames.shape[1], pace)
             symbols = [*ahead, *symbols]
-        items.append((spelling.numbers(symbols), codes))
-    device = model.nar.stage_embeddings.device
-    start = torch.tensor(starts, device=device)
-    written = generate(model, collate(items).to(device), most, sampling, seed, start=start)
-    return [_decoded(codec, codes) for codes in written]
+        items.append((spelling.numbers(symbols), frames))
+        starts.append(start)
+    return items, sizes, torch.tensor(starts)
 
 
 def _decoded(codec: Codec | DiscreteTwin, codes: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from codec_lib.lm.examples import collate
 from codec_lib.lm.generation import generate, write_first
 from codec_lib.lm.prefix import Writer
-from codec_lib.lm.sampling import Sampling, draw_codes, probabilities
+from codec_lib.lm.sampling import Sampling, draw_codes, nearest_codes, probabilities
 from codec_lib.lm.unified import Batch, build_unified
 
 MOST = [12, 20, 15]
@@ -177,3 +177,13 @@ def test_generation_in_bfloat16(model, batch):
     with torch.autocast("cpu", torch.bfloat16):
         codes = generate(model, batch, MOST, Sampling(0))
     assert [one.shape for one in codes] == [(8, most) for most in MOST]
+
+
+def test_the_nearest_code_to_what_is_expected_errs_least():
+    torch.manual_seed(0)
+    logits, vectors = 0.3 * torch.randn(2, 5, 20), torch.randn(20, 3)
+    found = nearest_codes(logits, vectors)
+    share = (logits / 0.3).softmax(-1)
+    squares = torch.cdist(vectors, vectors).square()  # of every code if another one is right
+    assert torch.equal(found, (share @ squares).argmin(-1))
+    assert torch.equal(nearest_codes(logits, vectors, 1e-4), logits.argmax(-1))
