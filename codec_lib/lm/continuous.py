@@ -194,6 +194,7 @@ def write_tokens(
     use_cache: bool = True,
     threshold: float = 0.5,
     start: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> list[Tensor]:
     r"""Write tokens behind prompts.
 
@@ -213,6 +214,8 @@ def write_tokens(
         An item ends where the probability that its last token has been said is above it.
     start
         As in ``prefix.Writer``.
+    temperature
+        As in ``heads.FlowHead.draw_token``.
 
     Returns
     -------
@@ -236,7 +239,7 @@ def write_tokens(
         done = done | (model.stop(states)[:, 0].sigmoid() > threshold) | (limit <= step)
         if bool(done.all()):
             break
-        drawn = model.head.draw_token(states, generators)
+        drawn = model.head.draw_token(states, generators, temperature)
         written.append(functional.layer_norm(drawn, drawn.shape[-1:]))
         lengths = lengths + ~done
         states = writer.following(written[-1])

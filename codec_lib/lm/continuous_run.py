@@ -167,6 +167,7 @@ def synthesise_continuous(
     prompts: Sequence[Prompt | None],
     seed: int = 0,
     tokens_per_symbol: float = 8.0,
+    temperature: float = 1.0,
 ) -> list[Tensor]:
     r"""Say texts in the voices of prompts; see ``speaking.synthesise``.
 
@@ -178,6 +179,8 @@ def synthesise_continuous(
         As in ``speaking.synthesise``.
     tokens_per_symbol
         Length guard.
+    temperature
+        As in ``heads.FlowHead.draw_token``.
 
     Returns
     -------
@@ -201,7 +204,8 @@ def synthesise_continuous(
     items, sizes, start = written_down(texts, prompts, encode, nothing, pace)
     most = [max(1, int(tokens_per_symbol * size)) for size in sizes]
     batch = collate_tokens(items).to(model.stop.weight.device)
-    written = write_tokens(model, batch, most, seed, start=start.to(batch.text.device))
+    start = start.to(batch.text.device)
+    written = write_tokens(model, batch, most, seed, start=start, temperature=temperature)
     device = tokenizer.device
     return [tokenizer.decode(one.T[None].to(device))[0].cpu() if len(one) else torch.zeros(1, 0)
             for one in written]  # fmt: skip

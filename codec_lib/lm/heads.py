@@ -36,8 +36,10 @@ class MeanHead(nn.Module):
         r"""Return the squared error (V,), a mean over the width, of states (V, dim)."""
         return (self.to_token(states).float() - tokens).square().mean(-1)
 
-    def draw_token(self, states: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        r"""Return the mean (B, D); nothing is drawn."""
+    def draw_token(
+        self, states: Tensor, generators: Sequence[torch.Generator], temperature: float = 1.0
+    ) -> Tensor:
+        r"""Return the mean (B, D); nothing is drawn, whatever the temperature."""
         return self.to_token(states)
 
 
@@ -60,8 +62,6 @@ class FlowHead(nn.Module):
         Pairs of t and noise for each token in a training step.
     steps
         Of Euler's method.
-    temperature
-        Standard deviation of the noise that is followed.
     """
 
     def __init__(
@@ -72,11 +72,10 @@ class FlowHead(nn.Module):
         depth: int = 3,
         draws: int = 4,
         steps: int = 16,
-        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.token_dim, self.draws = token_dim, draws
-        self.steps, self.temperature, self.width = steps, temperature, width
+        self.steps, self.width = steps, width
         self.from_token, self.from_state = nn.Linear(token_dim, width), nn.Linear(dim, width)
         self.from_time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(_FlowLayer(width) for _ in range(depth))
@@ -102,7 +101,9 @@ class FlowHead(nn.Module):
         error = self.velocity(mixed, time, states).float() - (target - noise)
         return error.square().mean(-1).view(-1, self.draws).mean(1)
 
-    def draw_token(self, states: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def draw_token(
+        self, states: Tensor, generators: Sequence[torch.Generator], temperature: float = 1.0
+    ) -> Tensor:
         r"""Draw a token for each item.
 
         Parameters
@@ -111,6 +112,8 @@ class FlowHead(nn.Module):
             Shape (B, dim).
         generators
             One on the CPU for each item.
+        temperature
+            Standard deviation of the noise that is followed: less is surer and less varied.
 
         Returns
         -------
@@ -118,7 +121,7 @@ class FlowHead(nn.Module):
             Shape (B, D).
         """
         noise = [torch.randn(self.token_dim, generator=one) for one in generators]
-        x = self.temperature * torch.stack(noise).to(states)
+        x = temperature * torch.stack(noise).to(states)
         for step in range(self.steps):
             time = torch.full_like(x[:, 0], step / self.steps)
             x = x + self.velocity(x, time, states) / self.steps

@@ -80,7 +80,8 @@ def load_speaking_model(
     codec
         Instead of what the file names.
     sampling
-        How codes are drawn; continuous tokens take its ``frames_per_symbol`` in frames of 20 ms.
+        How codes are drawn; continuous tokens take its ``temperature``, and its
+        ``frames_per_symbol`` in frames of 20 ms.
     seed
         Of what is drawn.
     device
@@ -100,7 +101,8 @@ def load_speaking_model(
         most = sampling.frames_per_symbol * tokenizer.token_rate / 50
 
         def say(texts: Sequence[str], prompts: Sequence[Prompt | None]) -> list[Tensor]:
-            return synthesise_continuous(model, tokenizer, texts, prompts, seed, most)
+            asked = texts, prompts, seed, most, sampling.temperature
+            return synthesise_continuous(model, tokenizer, *asked)
 
         return SpeakingModel(tokenizer.sample_rate, say, print_)
     model = load_language_model(path).to(device)
