@@ -233,8 +233,7 @@ def write_tokens(
     limit = torch.tensor(list(most), device=batch.text.device)
     given = (batch.text, batch.text_lengths, batch.tokens, batch.token_lengths)
     writer = Writer(model, *given, max(most), use_cache, start)
-    states, lengths, written = writer.first(), torch.zeros_like(limit), []
-    done = torch.zeros_like(limit).bool()
+    states, lengths, done, written = writer.first(), torch.zeros_like(limit), limit < 1, []
     for step in range(max(most)):
         done = done | (model.stop(states)[:, 0].sigmoid() > threshold) | (limit <= step)
         if bool(done.all()):

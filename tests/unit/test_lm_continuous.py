@@ -129,6 +129,17 @@ def test_flow_matching_learns_two_clouds_where_the_mean_lies_between():
     assert float(middle) == pytest.approx(0.5, abs=0.1)
 
 
+def test_without_noise_every_draw_is_the_same():
+    torch.manual_seed(0)
+    head, states = FlowHead(4, 3), torch.randn(1, 4).expand(2, -1)
+    torch.nn.init.normal_(head.to_velocity.weight)
+    draws = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    first, second = head.draw_token(states, draws, 0.0)
+    assert torch.allclose(first, second, atol=1e-6)
+    first, second = head.draw_token(states, draws, 0.5)
+    assert not torch.allclose(first, second, atol=1e-2)
+
+
 def test_losses_with_known_answers():
     model = build_continuous_model("smoke").eval()
     with torch.no_grad():
