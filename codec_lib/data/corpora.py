@@ -7,6 +7,7 @@ name                           what is returned
 ``synthetic/small``            a few minutes of it, for tests
 ``synthetic/2.5h``             that many hours of it
 ``synthetic/mixed/2.5h``       the same with more texts than there are sentences: to learn speaking
+``synthetic/many/2.5h``        that, in 440 voices: to learn to speak in the voice of a prompt
 ``synthetic/mandarin``         single Mandarin syllables in their tones, see ``mandarin.py``
 ``librispeech/<part>``         LibriSpeech in its own layout, e.g. ``train-clean-100``
 ``libritts/<part>``            LibriTTS in its own layout

@@ -35,6 +35,7 @@ from .utterances import Corpus, Phoneme, Utterance
 RECIPE_VERSION = 2  # raise it when what is made changes: corpora on disk are then made again
 _PATTERN = ("train",) * 8 + ("dev", "test")  # split of utterance k is _PATTERN[k % 10]
 _SPEAKERS_PER_SEX = {"train": 28, "dev": 4, "test": 4}
+_MANY_PER_SEX = 220  # for training, where many are asked for: 55 pairs at four pitches and rates
 # Variants of espeak-ng that sound like people (no whisper, robots, or croaks), by split and sex.
 _VARIANTS = {
     ("train", "F"): "f1 f2 f3 f5 Annie Alicia Andrea aunty belinda steph shelby",
@@ -82,13 +83,15 @@ class Speaker:
 
 
 @cache
-def speakers(split: str) -> tuple[Speaker, ...]:
+def speakers(split: str, many: bool = False) -> tuple[Speaker, ...]:
     r"""List the voices of one split, as many female as male; the same ones for every seed.
 
     Parameters
     ----------
     split
         ``"train"`` (56 voices), ``"dev"`` (8) or ``"test"`` (8).
+    many
+        True lists 440 voices for training, the usual ones among them.
 
     Returns
     -------
@@ -98,7 +101,8 @@ def speakers(split: str) -> tuple[Speaker, ...]:
     voices = []
     for sex in "FM":
         variants = _VARIANTS[split, sex].split()
-        for number in range(_SPEAKERS_PER_SEX[split]):
+        count = _MANY_PER_SEX if many and split == "train" else _SPEAKERS_PER_SEX[split]
+        for number in range(count):
             rng = np.random.default_rng((ord(sex), *split.encode(), number))
             # 5 accents and 11 variants have no common divisor: pairs repeat only after 55 voices.
             accent = list(ACCENTS)[number % len(ACCENTS)]
@@ -152,6 +156,7 @@ def make_synthetic(
     sample_rate: int = 16000,
     noise: bool = True,
     mixed: bool = False,
+    many: bool = False,
 ) -> Corpus:
     r"""Make a corpus on disk: ``audio/*.wav``, ``manifest.csv``, ``phonemes.jsonl``.
 
@@ -170,6 +175,8 @@ def make_synthetic(
     mixed
         True lets three of four training utterances say a ``mixed_text``: a model that learns to
         speak must not learn 533 sentences by heart.
+    many
+        True lets 440 voices say the training utterances, not 56.
 
     Returns
     -------
@@ -197,7 +204,7 @@ def make_synthetic(
     made: list[Utterance] = []
     total, wanted = 0, np.inf if hours is None else hours * 3600 * sample_rate
     while total < wanted and len(made) < (num_utterances or np.inf):
-        utterance, wav = speak_utterance(len(made), seed, sample_rate, noise, mixed)
+        utterance, wav = speak_utterance(len(made), seed, sample_rate, noise, mixed, many)
         path = folder / utterance.audio_path
         audio.write(path, wav, sample_rate)
         made.append(_moved(utterance, path))
@@ -207,7 +214,12 @@ def make_synthetic(
 
 
 def speak_utterance(
-    index: int, seed: int = 0, sample_rate: int = 16000, noise: bool = True, mixed: bool = False
+    index: int,
+    seed: int = 0,
+    sample_rate: int = 16000,
+    noise: bool = True,
+    mixed: bool = False,
+    many: bool = False,
 ) -> tuple[Utterance, Tensor]:
     r"""Make one utterance of the corpus; it depends on the arguments alone.
 
@@ -215,7 +227,7 @@ def speak_utterance(
     ----------
     index
         Number k of the utterance.
-    seed, sample_rate, noise, mixed
+    seed, sample_rate, noise, mixed, many
         As ``make_synthetic``.
 
     Returns
@@ -227,7 +239,7 @@ def speak_utterance(
     """
     split, position = _PATTERN[index % 10], index // 10 * _PATTERN.count(_PATTERN[index % 10])
     position += _PATTERN[: index % 10].count(split)  # number of this utterance in its split
-    speaker = _dealt(speakers(split), position, (seed, 1))
+    speaker = _dealt(speakers(split, many), position, (seed, 1))
     text = _dealt(sentences(split), position, (seed, 2))
     if mixed and split == "train" and position % 4:
         text = mixed_text(np.random.default_rng((seed, 4, index)))
@@ -295,7 +307,8 @@ def named_synthetic(name: str, sample_rate: int = 16000) -> Corpus:
     Parameters
     ----------
     name
-        ``synthetic``, ``synthetic/small``, ``synthetic/<hours>h`` or ``synthetic/mixed/<hours>h``.
+        ``synthetic``, ``synthetic/small``, ``synthetic/<hours>h``, ``synthetic/mixed/<hours>h`` or
+        ``synthetic/many/<hours>h``, which is mixed, too.
     sample_rate
         Hz at which it is heard; the files are 16 kHz.
 
@@ -309,13 +322,14 @@ def named_synthetic(name: str, sample_rate: int = 16000) -> Corpus:
     ValueError
         If the name is none of those, or espeak-ng is missing.
     """
-    hours = re.fullmatch(r"synthetic/(mixed/)?(\d+(?:\.\d+)?)h", name)
+    hours = re.fullmatch(r"synthetic/(?:(mixed|many)/)?(\d+(?:\.\d+)?)h", name)
     if name == "synthetic":
         size: dict[str, Any] = {"hours": _DEFAULT_HOURS}
     elif name == "synthetic/small":
         size = {"num_utterances": _SMALL}
     elif hours and float(hours[2]) > 0:
-        size = {"hours": float(hours[2]), **({"mixed": True} if hours[1] else {})}
+        kinds = {None: (), "mixed": ("mixed",), "many": ("mixed", "many")}[hours[1]]
+        size = {"hours": float(hours[2]), **dict.fromkeys(kinds, True)}
     else:
         raise ValueError(
             f"corpus: got {name!r}, expected 'synthetic', 'synthetic/small', or e.g. "

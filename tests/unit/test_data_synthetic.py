@@ -174,6 +174,20 @@ def test_mixed_texts_are_new_and_held_out_ones_are_the_same():
     assert {word for text in new for word in normalise_words(text)} <= known
 
 
+def test_many_voices_are_for_training_alone():
+    few, many = speakers("train"), speakers("train", many=True)
+    assert len({voice.name for voice in many}) == 440 and set(few) < set(many)
+    assert len({(v.accent, v.variant, v.pitch, v.rate) for v in many}) > 430
+    assert speakers("dev", many=True) == speakers("dev")
+    plain, other = (
+        [speak_utterance(k, mixed=True, many=many)[0] for k in range(20)] for many in (False, True)
+    )
+    for one, two in zip(plain, other, strict=True):
+        assert one.text == two.text and (one == two or one.split == "train")
+    names = {two.speaker_id for two in other} - {voice.name for voice in few}
+    assert len(names) > 8  # of sixteen
+
+
 def test_how_much_to_make_is_said_once(tmp_path):
     for arguments in ({}, {"hours": 1, "num_utterances": 1}, {"hours": 0}, {"num_utterances": -1}):
         with pytest.raises(ValueError, match="exactly one of them"):
