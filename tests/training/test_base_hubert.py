@@ -115,12 +115,17 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(corpus):
         assert torch.allclose(weight, weights[0][1], atol=2e-4)
 
 
-@pytest.mark.parametrize("network", [TINY, HubertConfig(dim=32, num_layers=1, num_units=8)])
+# With AMX, oneDNN's grouped convolution in bf16 is wrong for kernels of 4 n and 4 to 8 channels a
+# group (torch 2.11); the published 128 and 48 are right.
+ODD = replace(TINY, position_kernel=15)
+
+
+@pytest.mark.parametrize("network", [ODD, HubertConfig(dim=32, num_layers=1, num_units=8)])
 def test_half_precision_trains_nearly_the_same(corpus, network):
     units, losses = mfcc_targets(corpus, 8), []
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(1)
-        teacher = BaseHubert(network) if network is TINY else SmallHubert(network)
+        teacher = BaseHubert(network) if network is ODD else SmallHubert(network)
         config = replace(CONFIG, steps=2, precision=precision)
         losses.append(pretrain(teacher, corpus, units, config)[-1]["loss"])
         assert all(weight.dtype == torch.float32 for weight in teacher.parameters())
