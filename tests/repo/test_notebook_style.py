@@ -8,6 +8,9 @@ from itertools import groupby
 
 import pytest
 import yaml
+from nbconvert.filters.markdown_mistune import MarkdownWithMath
+
+from codec_lib import pages
 
 MANIFEST_KEYS = {
     "file": str,
@@ -115,6 +118,17 @@ def test_equations_hold_no_doubled_backslash(notebooks, report):
             for maths in re.findall(r"\$\$.*?\$\$|\$[^$\n]+\$", cell.text, re.S):
                 doubled = re.findall(r"\\\\[a-zA-Z]+", maths)
                 problems += [f"{notebook.name}: {word} in {maths[:40]!r}" for word in doubled]
+    report(problems)
+
+
+def test_pages_can_show_every_formula(notebooks, report):
+    problems = []
+    for notebook in notebooks:
+        for cell in notebook.prose:
+            try:
+                MarkdownWithMath(renderer=pages.OfflineMath(escape=False)).render(cell.text)
+            except ValueError as error:
+                problems.append(f"{notebook.name}: {error}")
     report(problems)
 
 
