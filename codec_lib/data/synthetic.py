@@ -193,11 +193,7 @@ def make_synthetic(
     -----
     One hour takes about 15 s on one core and 115 MB.
     """
-    if (hours is None) == (num_utterances is None) or (hours or num_utterances or 0) <= 0:
-        raise ValueError(
-            f"make_synthetic: got hours={hours}, num_utterances={num_utterances}, "
-            "expected exactly one of them, above 0"
-        )
+    _check_amount(hours, num_utterances)
     folder = Path(root)
     shutil.rmtree(folder / "audio", ignore_errors=True)
     (folder / "audio").mkdir(parents=True)
@@ -211,6 +207,15 @@ def make_synthetic(
         total += utterance.num_samples
     write_manifest(folder, made)
     return read_manifest(folder, sample_rate)
+
+
+def _check_amount(hours: float | None, num_utterances: int | None) -> None:
+    """Raise ValueError unless exactly one of them is given, above 0."""
+    if (hours is None) == (num_utterances is None) or (hours or num_utterances or 0) <= 0:
+        raise ValueError(
+            f"make_synthetic: got hours={hours}, num_utterances={num_utterances}, "
+            "expected exactly one of them, above 0"
+        )
 
 
 def speak_utterance(
