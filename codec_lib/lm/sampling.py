@@ -121,11 +121,8 @@ def nearest_codes(logits: Tensor, vectors: Tensor, temperature: float = 0.3) -> 
     1
     """
     expected = (logits.float() / temperature).softmax(-1) @ vectors
-    return (
-        torch.cdist(expected.reshape(-1, vectors.shape[1]), vectors)
-        .argmin(-1)
-        .view(logits.shape[:-1])
-    )
+    found = torch.cdist(expected.reshape(-1, vectors.shape[1]), vectors).argmin(-1)
+    return found.view(logits.shape[:-1])
 
 
 def draw_codes(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
