@@ -151,6 +151,9 @@ def judge_lm_command(
     top_p: Annotated[float, typer.Option(help="Only the likeliest, up to this share.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of tasks and of what is drawn.")] = 0,
     alone: Annotated[bool, typer.Option("--alone", help="Also without prompts.")] = False,
+    against: Annotated[
+        str, typer.Option(help="Label of a model to compare the others with, by sentence.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
 ) -> None:
     """Let language models say sentences in voices they have not met, and judge what is heard."""
@@ -169,15 +172,22 @@ def judge_lm_command(
         raise ValueError(
             f"models: got {models} at {sorted(rates)} Hz, expected different labels and one rate"
         )
+    if against not in ("", *found):
+        raise ValueError(f"--against: got {against!r}, expected one of {list(found)}")
     speech = part_of(corpus, split, False, rates.pop())
     chosen, heard = synthesis_tasks(speech, tasks, seed=seed), make_judges(judges.split(","))
     ways: dict[str, Any] = {}
+    rivals: dict[str, str] = {}
     for label, one in found.items():
         ways[label] = one.say
+        kinds = ["", ", no prompt"] if alone else [""]
         if alone:
             ways[f"{label}, no prompt"] = without_prompts(one.say)
-    rows = judge_synthesis(speech, chosen, ways, heard, log=typer.echo)
+        if against and label != against:
+            rivals |= {f"{label}{kind}": f"{against}{kind}" for kind in kinds}
+    rows = judge_synthesis(speech, chosen, ways, heard, rivals, log=typer.echo)
     measures = ("per", "wer", "cer", "speaker_similarity", "dnsmos", "seconds_ratio", "empty")
+    measures += tuple(f"{one}_change" for one in measures)
     typer.echo(columns_text(rows, ("way",), measures))
     conditions = {"corpus": corpus, "split": split, "tasks": len(chosen), "judges": judges}
     conditions |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}

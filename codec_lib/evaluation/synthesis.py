@@ -11,6 +11,7 @@ listeners. Read next: ``judges/base.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,7 @@ def judge_synthesis(
     tasks: Sequence[tuple[int, int]],
     ways: Mapping[str, Way],
     judges: Mapping[str, Judge],
+    against: Mapping[str, str] = MappingProxyType({}),
     batch_size: int = 8,
     log: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -100,6 +102,8 @@ def judge_synthesis(
     judges
         ``words`` hears the target's text, ``speaker`` compares with the prompt; others that need
         more than a text and a voice are left out.
+    against
+        From the name of a way to that of another to compare it with, sentence by sentence.
     batch_size
         Utterances asked for at once.
     log
@@ -111,7 +115,8 @@ def judge_synthesis(
         A row for ``"recording"`` (of the target), ``"somebody else"`` (a recording with the right
         words in another voice is not at hand, so only its voice is judged) and each way: ``way``,
         ``utterances``; ``empty``, how many were; ``seconds_ratio``, mean length over that of the
-        recording; the fields of ``Score.summary`` of every measure.
+        recording; the fields of ``Score.summary`` of every measure; where the way is compared,
+        ``against``, and ``<measure>_change``, the mean difference, with ``_low`` and ``_high``.
     """
     prompts = [Prompt(corpus.load(prompt), corpus[prompt].text) for prompt, _ in tasks]
     texts, real = [corpus[target].text for _, target in tasks], []
@@ -124,7 +129,7 @@ def judge_synthesis(
             made[name] += way(texts[part], prompts[part])
         if log is not None:
             log(f"{name}: {len(tasks)} utterances said")
-    rows = []
+    rows, found = [], {}
     for name, wavs in made.items():
         row: dict[str, Any] = {"way": name, "utterances": len(wavs)}
         row["empty"] = sum(not wav.shape[-1] for wav in wavs)
@@ -136,10 +141,16 @@ def judge_synthesis(
         parts = zip(heard, said, prompts, strict=True)
         clips = [JudgedClip(audio.peak_guard(w), corpus.sample_rate, text=t, voice=p.wav)
                  for w, t, p in parts]  # fmt: skip
-        for by_measure in scores_of(judges, clips).values():
-            for measure, score in by_measure.items():
-                row |= score.summary(measure)
+        by_judge = scores_of(judges, clips).values()
+        found[name] = {measure: score for one in by_judge for measure, score in one.items()}
+        for measure, score in found[name].items():
+            row |= score.summary(measure)
+        if name in against:
+            row["against"] = against[name]
         rows.append(row)
+    for row in rows:
+        for measure, score in found[row["way"]].items() if "against" in row else ():
+            row |= score.change(found[row["against"]][measure], measure)
     return rows
 
 

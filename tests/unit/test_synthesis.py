@@ -64,13 +64,17 @@ def test_judges_hear_what_was_said_and_what_was_not(speech):
         return [torch.zeros(1, 0) for _ in texts]
 
     judges = {"reader": Reader()}
-    rows = judge_synthesis(speech, tasks, {"right": right, "mute": mute}, judges, batch_size=4)
+    ways, against = {"right": right, "mute": mute}, {"right": "mute", "mute": "recording"}
+    rows = judge_synthesis(speech, tasks, ways, judges, against, batch_size=4)
     by_way = {row["way"]: row for row in rows}
     assert list(by_way) == ["recording", "somebody else", "right", "mute"]
     assert by_way["right"]["wrong"] == 0 and by_way["mute"]["wrong"] == 1
     assert by_way["mute"]["empty"] == len(tasks) and by_way["mute"]["seconds_ratio"] == 0
     assert by_way["recording"]["seconds_ratio"] == 1
     assert "wrong" not in by_way["somebody else"]  # its words are not known
+    assert by_way["right"]["against"] == "mute" and by_way["right"]["wrong_change"] == -1
+    assert by_way["right"]["wrong_change_high"] == -1 and "against" not in by_way["recording"]
+    assert by_way["mute"]["wrong_change"] == 1 - by_way["recording"]["wrong"]
     assert sum(count for count, _ in asked) == len(tasks)
     assert [text for _, texts in asked for text in texts] == [speech[p].text for p, _ in tasks]
 
@@ -88,12 +92,19 @@ def test_the_command_judges_both_kinds_of_models(speech, tmp_path):
         models.append(f"{kind}={save(build('smoke'), tmp_path / f'{kind}.safetensors', card)}")
     folder, out = str(Path(speech[0].audio_path).parents[1]), tmp_path / "out.json"
     options = ["--corpus", folder, "--tasks", "2", "--judges", "speaker", "--out", str(out)]
-    done = CliRunner().invoke(app, ["judge-lm", *models, *options, "--split", "train", "--alone"])
+    done = CliRunner().invoke(
+        app, ["judge-lm", *models, *options, "--split", "train", "--alone", "--against", "codes"]
+    )
     assert done.exit_code == 0, done.output
     rows, conditions = read_results(out)
     said = ["codes", "codes, no prompt", "tokens", "tokens, no prompt"]
     assert [row["way"] for row in rows] == ["recording", "somebody else", *said]
+    assert [row.get("against") for row in rows[2:]] == [None, None, said[0], said[1]]
+    gap = rows[4]["speaker_similarity"] - rows[2]["speaker_similarity"]
+    assert rows[4]["speaker_similarity_change"] == pytest.approx(gap, abs=1e-5)
     assert rows[0]["speaker_similarity"] > rows[1]["speaker_similarity"]
     assert set(conditions["fingerprints"]) == {"codes", "tokens"} and conditions["tasks"] == 2
     done = CliRunner().invoke(app, ["judge-lm", models[0], models[0], *options])
     assert done.exit_code == 2 and "different labels" in done.output
+    done = CliRunner().invoke(app, ["judge-lm", *models, *options, "--against", "nobody"])
+    assert done.exit_code == 2 and "--against" in done.output

@@ -110,6 +110,18 @@ class Score:
         """
         return summarise(self.spread(), name)
 
+    def change(self, other: Score, name: str) -> dict[str, float]:
+        r"""Return ``name_change`` (this less another, clip by clip), with ``_low`` and ``_high``.
+
+        Examples
+        --------
+        >>> better, worse = Score(np.array([0.2, 0.4])), Score(np.array([0.3, 0.5]))
+        >>> round(better.change(worse, "wer")["wer_change"], 3)
+        -0.1
+        """
+        found = summarise(self.spread() - other.spread(), f"{name}_change")
+        return {key: value for key, value in found.items() if not key.endswith("_failures")}
+
 
 class Judge(ABC):
     r"""Hears clips and gives scores.

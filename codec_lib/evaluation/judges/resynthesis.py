@@ -218,6 +218,5 @@ def summary(found: Scores, originals: Scores) -> dict[str, float]:
             other = originals[name][measure]
             row |= score.summary(measure)
             row[f"{measure}_original"] = other.summary(measure)[measure]
-            change = Score(score.spread() - other.spread()).summary(f"{measure}_change")
-            row |= {key: value for key, value in change.items() if not key.endswith("_failures")}
+            row |= score.change(other, measure)
     return row
