@@ -26,6 +26,7 @@ from codec_lib.language_commands import (
     train_lm_command,
 )
 from codec_lib.study_commands import (
+    claims_command,
     convert_command,
     discrete_command,
     disentangle_command,
@@ -318,6 +319,7 @@ app.command("disentangle")(disentangle_command)
 app.command("convert")(convert_command)
 app.command("discrete")(discrete_command)
 app.command("tone")(tone_command)
+app.command("claims")(claims_command)
 app.command("train-lm")(train_lm_command)
 app.command("speak")(speak_command)
 app.command("judge-lm")(judge_lm_command)

@@ -1,4 +1,4 @@
-r"""Commands of ``codec-lib`` that run a study: disentangle, convert, discrete, tone.
+r"""Commands of ``codec-lib`` that run a study: disentangle, convert, discrete, tone, claims.
 
 Every command imports what it needs when it runs. Left out: what the rows mean
 (``docs/evaluations.md``). Read next: ``evaluation/studies.py``.
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from codec_lib.commands import part_of, phonemes_where_none
+from codec_lib.commands import assignments, part_of, phonemes_where_none
 
 Names = Annotated[list[str], typer.Argument(help="[LABEL=]NAME or file; untrained:NAME random.")]
 Features = Annotated[
@@ -152,6 +152,41 @@ def tone_command(
         _save(out, rows, conditions)
     keys = ("features", "pitch", "input", "discretiser")
     typer.echo(columns_text(over_seeds(rows, keys, ("tone", "vowel")), keys, ("tone", "vowel")))
+
+
+def claims_command(
+    only: Annotated[str, typer.Option(help="Numbers of claims, joined by commas; all.")] = "",
+    seeds: Seeds = "0,1,2",
+    budget: Annotated[float, typer.Option(help="Minutes; what is done by then is kept.")] = 0.0,
+    corpus: Annotated[str | None, typer.Option(help="What codecs learn from.")] = None,
+    heard: Annotated[str | None, typer.Option(help="Other speakers, to measure on.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of every codec, all stages.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of trainings and values.")] = Path(
+        "runs/claims"
+    ),
+    table: Annotated[bool, typer.Option("--table", help="Only show what is known.")] = False,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of ClaimSettings; repeat.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="JSON; goes on with what it holds.")] = Path(
+        "data/results/claims.json"
+    ),
+) -> None:
+    """Test the papers' claims over seeds; the same command again goes on where it stopped."""
+    from codec_lib.evaluation import claims
+
+    given = {"corpus": corpus, "heard": heard, "steps": steps}
+    given = {key: value for key, value in given.items() if value is not None}
+    settings, done = claims.settings_of({**given, **assignments(change or [])}), True
+    if table:
+        rows = claims.claim_rows(claims.known_values(runs, out, settings))
+    else:
+        wanted, minutes = _numbers(only) if only else [], budget or float("inf")
+        asked = (wanted, _numbers(seeds), settings, minutes, typer.echo)
+        rows, done = claims.run_claims(runs, out, *asked)
+    typer.echo(claims.claims_table(rows))
+    if not done:
+        typer.echo("The budget is spent. Hint: the same command goes on.")
 
 
 def _some(speech: Any, count: int) -> Any:

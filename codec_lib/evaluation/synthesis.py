@@ -22,7 +22,7 @@ from codec_lib import audio
 from codec_lib.data import Corpus
 from codec_lib.lm.speaking import Prompt
 
-from .judges import Judge, JudgedClip, scores_of
+from .judges import Judge, JudgedClip, Score, scores_of
 from .results import summarise
 
 Way = Callable[
@@ -100,8 +100,7 @@ def judge_synthesis(
     ways
         By name, e.g. ``lm.synthesise`` with a model and a codec filled in; at the corpus's rate.
     judges
-        ``words`` hears the target's text, ``speaker`` compares with the prompt; others that need
-        more than a text and a voice are left out.
+        Those that need more than a text and a voice are left out.
     against
         From the name of a way to that of another to compare it with, sentence by sentence.
     batch_size
@@ -115,43 +114,50 @@ def judge_synthesis(
         A row for ``"recording"`` (of the target), ``"somebody else"`` (a recording with the right
         words in another voice is not at hand, so only its voice is judged) and each way: ``way``,
         ``utterances``; ``empty``, how many were; ``seconds_ratio``, mean length over that of the
-        recording; the fields of ``Score.summary`` of every measure; where the way is compared,
-        ``against``, and ``<measure>_change``, the mean difference, with ``_low`` and ``_high``.
+        recording; of every measure the fields of ``Score.summary``, and of ``Score.change`` where
+        the way is compared, with ``against``.
     """
     prompts = [Prompt(corpus.load(prompt), corpus[prompt].text) for prompt, _ in tasks]
-    texts, real = [corpus[target].text for _, target in tasks], []
-    real = [corpus.load(target) for _, target in tasks]
+    texts, real = zip(*((corpus[i].text, corpus.load(i)) for _, i in tasks), strict=True)
     made = {"recording": real, "somebody else": [corpus.load(i) for i in _others(corpus, tasks)]}
+    parts = [slice(at, at + batch_size) for at in range(0, len(tasks), batch_size)]
     for name, way in ways.items():
-        made[name] = []
-        for at in range(0, len(tasks), batch_size):
-            part = slice(at, at + batch_size)
-            made[name] += way(texts[part], prompts[part])
+        made[name] = [wav for part in parts for wav in way(texts[part], prompts[part])]
         if log is not None:
             log(f"{name}: {len(tasks)} utterances said")
     rows, found = [], {}
     for name, wavs in made.items():
         row: dict[str, Any] = {"way": name, "utterances": len(wavs)}
         row["empty"] = sum(not wav.shape[-1] for wav in wavs)
-        spans = [a.shape[-1] / b.shape[-1] for a, b in zip(wavs, real, strict=True)]
-        row |= summarise(spans, "seconds_ratio")
-        silence = round(SILENCE_SECONDS * corpus.sample_rate)
-        heard = [wav if wav.shape[-1] else torch.zeros(1, silence) for wav in wavs]
+        spans = (a.shape[-1] / b.shape[-1] for a, b in zip(wavs, real, strict=True))
+        row |= summarise([*spans], "seconds_ratio")
         said = [""] * len(texts) if name == "somebody else" else texts
-        parts = zip(heard, said, prompts, strict=True)
-        clips = [JudgedClip(audio.peak_guard(w), corpus.sample_rate, text=t, voice=p.wav)
-                 for w, t, p in parts]  # fmt: skip
-        by_judge = scores_of(judges, clips).values()
-        found[name] = {measure: score for one in by_judge for measure, score in one.items()}
+        found[name] = _scores(wavs, said, prompts, corpus.sample_rate, judges)
         for measure, score in found[name].items():
             row |= score.summary(measure)
-        if name in against:
-            row["against"] = against[name]
         rows.append(row)
     for row in rows:
-        for measure, score in found[row["way"]].items() if "against" in row else ():
-            row |= score.change(found[row["against"]][measure], measure)
+        if row["way"] in against:
+            row["against"] = rival = against[row["way"]]
+            for measure, score in found[row["way"]].items():
+                row |= score.change(found[rival][measure], measure)
     return rows
+
+
+def _scores(
+    wavs: Sequence[Tensor],
+    texts: Sequence[str],
+    prompts: Sequence[Prompt],
+    sample_rate: int,
+    judges: Mapping[str, Judge],
+) -> dict[str, Score]:
+    """Let judges hear what was said; silence stands for what is empty."""
+    silence = torch.zeros(1, round(SILENCE_SECONDS * sample_rate))
+    heard = [wav if wav.shape[-1] else silence for wav in wavs]
+    clips = [JudgedClip(audio.peak_guard(wav), sample_rate, text=text, voice=prompt.wav)
+             for wav, text, prompt in zip(heard, texts, prompts, strict=True)]  # fmt: skip
+    by_judge = scores_of(judges, clips).values()
+    return {measure: score for one in by_judge for measure, score in one.items()}
 
 
 def _others(corpus: Corpus, tasks: Sequence[tuple[int, int]]) -> list[int]:

@@ -1,0 +1,174 @@
+r"""Claims about what tokens say: text, voice, the price of being discrete, tone.
+
+As in ``codec_claims.py``. Leaves out: units and language models (``model_claims.py``).
+Read next: ``model_claims.py``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from codec_lib.data import corpus as find_corpus
+
+from ..codec_probe import read_codebooks
+from ..conversion import conversion_curve, conversion_pairs
+from ..ctc_probe import ProbeSettings
+from ..disentanglement import layer_vectors, separation
+from ..judges import make_judges
+from ..slmtokbench import codec_tokens, text_alignment
+from ..studies import DiscreteSettings, discrete_study, tone_study
+from .codec_claims import Figures, Measure, against
+from .workshop import Workshop
+
+TEACHER = "hubert-small:6"
+UNITS = (50, 200, 800)  # four times as many each
+
+
+def informs_more(one: str, other: str) -> Measure:
+    """Claims 10, 11: nats a character that codebook 1 tells of the text (SLMTokBench)."""
+
+    def information(shop: Workshop, variant: str, seed: int) -> float:
+        def measured() -> float:
+            codec = shop.codec(variant, seed)
+            train, test = shop.aligned(codec.sample_rate)
+            probe = ProbeSettings(seed=seed)
+            (row,) = text_alignment(codec_tokens(codec, 1), train, [test], settings=probe)
+            return row["mi_per_symbol"]
+
+        return shop.once(("information", variant, seed), measured)
+
+    def measure(shop: Workshop, seed: int) -> Figures:
+        return against(*(information(shop, name, seed) for name in (one, other)))
+
+    return measure
+
+
+def _curve(shop: Workshop, seed: int) -> list[dict[str, Any]]:
+    """Convert voices with one to seven layers of the reference, of the distilled codec."""
+
+    def measured() -> list[dict[str, Any]]:
+        codec, judges = shop.codec("distilled", seed), make_judges(["phonemes", "speaker"])
+        _, test = shop.aligned(codec.sample_rate)
+        pairs = conversion_pairs(test, shop.settings.utterances // 2, seed)
+        counts = (2, codec.num_quantizers)
+        return conversion_curve(codec, test, pairs, judges, counts)[-2:]
+
+    return shop.once(("curve", seed), measured)
+
+
+def conversion(measure_name: str, shop: Workshop, seed: int) -> Figures:
+    r"""Compare conversions with all layers of the reference and with one, claim 12.
+
+    Parameters
+    ----------
+    measure_name
+        Of the judges.
+    shop, seed
+        See ``Workshop.codec``.
+    """
+    few, all_ = _curve(shop, seed)
+    return against(100 * all_[measure_name], 100 * few[measure_name])
+
+
+def clusters(shop: Workshop, seed: int) -> Figures:
+    """Claim 13: RVQ-2:8 clusters by speaker more than RVQ-1, on recorded voices."""
+
+    def measured() -> Figures:
+        codec = shop.codec("distilled", seed)
+        groups = {"first": [0], "rest": list(range(1, codec.num_quantizers))}
+        rows = separation(
+            layer_vectors(codec, shop.heard(codec.sample_rate), groups, 20, seed), seed
+        )
+        first, rest = (row["speaker_silhouette"] for row in rows)
+        return against(rest, first)
+
+    return shop.once(("clusters", seed), measured)
+
+
+def reads_better(one: str, other: str, n_q: int | None = None) -> Measure:
+    r"""Compare two variants by phonemes that a probe misreads, claims 19 and 20.
+
+    Parameters
+    ----------
+    one, other
+        Variants.
+    n_q
+        Codebooks that the probe reads; all by default.
+    """
+
+    def misread(shop: Workshop, variant: str, seed: int) -> float:
+        def measured() -> float:
+            codec = shop.codec(variant, seed)
+            train, test = shop.aligned(codec.sample_rate)
+            count = [codec.num_quantizers if n_q is None else n_q]
+            (row,) = read_codebooks(codec, train, [test], ("phonemes",), count, seed=seed)
+            return 100 * row["per"]
+
+        return shop.once(("misread", variant, seed, n_q), measured)
+
+    def measure(shop: Workshop, seed: int) -> Figures:
+        first, second = (misread(shop, name, seed) for name in (one, other))
+        return {"gain": second - first, "one": first, "other": second}
+
+    return measure
+
+
+def _forms(shop: Workshop, task: str, seed: int) -> dict[str, dict[str, Any]]:
+    """Read a task from the teacher's features and from units of them; rows by form."""
+
+    def measured() -> dict[str, dict[str, Any]]:
+        settings = DiscreteSettings(UNITS, (), seeds=(seed,), perturbations=())
+        rows = discrete_study(TEACHER, task, *shop.aligned(), settings)
+        return {row["form"].removeprefix("units "): row for row in rows}
+
+    return shop.once(("forms", task, seed), measured)
+
+
+def discrete_costs(shop: Workshop, seed: int) -> Figures:
+    """Claim 23: phonemes read from continuous features less those read from 200 units."""
+    rows = _forms(shop, "phonemes", seed)
+    one, other = (100 * rows[form]["error"] for form in ("continuous", "200"))
+    return {"gain": other - one, "one": one, "other": other}
+
+
+def larger_pays(shop: Workshop, seed: int) -> Figures:
+    """Claim 24: 800 units are read better than 50."""
+    rows = _forms(shop, "phonemes", seed)
+    few, many = (100 * rows[str(count)]["error"] for count in (UNITS[0], UNITS[-1]))
+    return {"gain": few - many, "one": many, "other": few}
+
+
+def diminishing(shop: Workshop, seed: int) -> Figures:
+    """Claim 24: from 50 to 200 units more is gained than from 200 to 800."""
+    rows = _forms(shop, "phonemes", seed)
+    few, some, many = (100 * rows[str(count)]["error"] for count in UNITS)
+    return against(few - some, some - many)
+
+
+def imbalance(shop: Workshop, seed: int) -> Figures:
+    """Claim 25: utterances of rare units are misread more than those of common ones."""
+    row = _forms(shop, "phonemes", seed)["200"]
+    return against(100 * row["rare_error"], 100 * row["common_error"])
+
+
+def tone_lost(shop: Workshop, seed: int) -> Figures:
+    """Claim 26: of what a probe knows beyond chance, 100 units lose more of tone than of vowels."""
+
+    def measured() -> Figures:
+        syllables = find_corpus(shop.settings.tones)
+        parts = (syllables.split("train"), syllables.split("test"))
+        rows = tone_study(TEACHER, *parts, (100,), (), (seed,), epochs=12)
+        whole, units = (next(row for row in rows if row["input"] == kind and not row["pitch"])
+                        for kind in ("features", "units"))  # fmt: skip
+        lost = {}
+        for what in ("tone", "vowel"):
+            known = whole[what] - whole[f"{what}_majority"]
+            lost[what] = 100 * (whole[what] - units[what]) / known
+        return against(lost["tone"], lost["vowel"])
+
+    return shop.once(("tone", seed), measured)
+
+
+similarity_grows = partial(conversion, "speaker_similarity")
+errors_grow = partial(conversion, "per")

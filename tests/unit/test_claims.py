@@ -1,0 +1,122 @@
+"""Claims: the catalogue is whole, values are kept one by one, verdicts follow from seeds."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from typer.testing import CliRunner
+
+from codec_lib.cli import app
+from codec_lib.evaluation import read_results
+from codec_lib.evaluation.claims import (
+    CLAIMS,
+    Claim,
+    ClaimSettings,
+    OutOfTime,
+    Workshop,
+    claim_rows,
+    known_values,
+    run_claims,
+    settings_of,
+    workshop,
+)
+from codec_lib.evaluation.claims.report import measure_claims
+from codec_lib.training.stages import stage_runs
+
+SMOKE = {"corpus": "synthetic/small", "heard": "synthetic/small", "aligned": "synthetic/small"}
+SMOKE |= {"scale": "smoke", "steps": 4, "utterances": 2, "seconds": 1.0}
+SMOKE |= {"changes": {"batch_size": 2, "segment_seconds": 0.25}}
+
+
+def test_every_claim_of_the_design_is_there_once():
+    assert {claim.number for claim in CLAIMS} == set(range(1, 28))
+    assert len({claim.name for claim in CLAIMS}) == len(CLAIMS)
+    assert all(claim.paper and claim.source and claim.metric for claim in CLAIMS)
+
+
+def test_variants_take_the_same_steps_and_differ_in_one_thing(tmp_path):
+    shop = Workshop(tmp_path, ClaimSettings(steps=80))
+    for name in shop.variants:
+        runs = stage_runs(shop.config(name, seed=3))
+        assert sum(run.steps for run in runs) == 80, name
+        assert all(run.corpus == ClaimSettings.corpus for run in runs)
+        assert runs[0].seed == 3
+    one, other = (shop.config(name, 0).overrides for name in ("anchors", "random"))
+    assert {**one, "first": "random"} == other
+
+
+def test_values_are_kept_and_never_measured_twice(tmp_path):
+    asked = []
+
+    def measure(shop, seed):
+        asked.append(seed)
+        if seed == 2:
+            raise OutOfTime
+        return {"gain": 1.0 + seed, "one": 2.0}
+
+    claim, settings = Claim("6", "s", "statement", "metric", "paper", measure), ClaimSettings()
+    shop, known = Workshop(tmp_path, settings, log=lambda line: None), {}
+    with pytest.raises(OutOfTime):
+        measure_claims(shop, [claim], [0, 1, 2], known)
+    again = known_values(tmp_path, None, settings)
+    assert again == known and again["6", 1] == {"gain": 2.0, "one": 2.0}
+    with pytest.raises(OutOfTime):
+        measure_claims(shop, [claim], [0, 1, 2], again)
+    assert asked == [0, 1, 2, 2]
+    assert known_values(tmp_path, None, ClaimSettings(steps=7)) == {}
+
+
+def test_a_verdict_needs_seeds_that_agree():
+    def row(*gains):
+        (found,) = claim_rows({("6", seed): {"gain": gain} for seed, gain in enumerate(gains)})
+        return found
+
+    assert row(1.0)["verdict"] == "one seed" and row(1.0)["measured"] == "+1.00"
+    assert row(1.0, 1.1, 0.9)["verdict"] == "reproduced"
+    assert row(-1.0, -1.1, -0.9)["verdict"] == "not reproduced"
+    assert row(1.0, 3.0, -1.0)["verdict"] == "inconclusive"
+    assert row(1.0, 1.1, 0.9)["seeds"] == 3 and row(1.0, 2.0)["by_seed"]["1"] == {"gain": 2.0}
+
+
+def test_the_command_trains_measures_and_goes_on(tmp_path, monkeypatch):
+    out, runs = tmp_path / "claims.json", tmp_path / "runs"
+    options = [part for key, value in SMOKE.items() for part in ("--set", f"{key}={value}")
+               if key != "changes"]  # fmt: skip
+    for key, value in SMOKE["changes"].items():
+        options += ["--set", f"changes.{key}={value}"]
+    command = ["claims", "--only", "2,5", "--seeds", "0", *options]
+    command += ["--runs", str(runs), "--out", str(out)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    rows, conditions = read_results(out)
+    assert [row["claim"] for row in rows] == ["2", "5a", "5b"]
+    assert -95 <= rows[0]["gain"] <= 5 and rows[0]["verdict"] == "one seed"
+    mirror, other = (rows[1]["by_seed"]["0"][side] for side in ("one", "other"))
+    assert mirror > 0 and other > 0
+    assert conditions["settings"]["scale"] == "smoke"
+    # What is written is known, also without the runs; other settings never mix with it.
+    trained = []
+    monkeypatch.setattr(workshop, "train", lambda config: trained.append(config))
+    again = CliRunner().invoke(app, [*command, "--runs", str(tmp_path / "elsewhere")])
+    assert again.exit_code == 0 and not trained and "| 5b |" in again.output
+    other = CliRunner().invoke(app, [*command, "--set", "steps=5"])
+    assert other.exit_code == 2 and "steps" in other.output
+    assert len(read_results(out)[0]) == 3
+
+
+def test_a_spent_budget_keeps_what_is_known(tmp_path):
+    settings = settings_of(SMOKE)
+    values = tmp_path / "values"
+    values.mkdir()
+
+    held = {"settings": asdict(settings), "figures": {"gain": 2.0}}
+    (values / "13-0.json").write_text(json.dumps(held))
+    rows, done = run_claims(tmp_path, None, [13], [0, 1], settings, -1.0, lambda line: None)
+    assert not done and [row["claim"] for row in rows] == ["13"] and rows[0]["gain"] == 2.0
+
+
+def test_wrong_names_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="unknown setting 'step'; did you mean steps"):
+        settings_of({"step": 3})
+    with pytest.raises(ValueError, match="claims: got \\[28\\]"):
+        run_claims(tmp_path, only=[28])
