@@ -1,4 +1,4 @@
-r"""Commands of ``codec-lib`` that put a codec before judges: ``judge`` and ``slmtokbench``.
+r"""Commands of ``codec-lib`` that put codecs before judges: judge, slmtokbench, leaderboard.
 
 Every command imports what it needs when it runs. Left out: what tables and figures mean.
 Read next: ``evaluation/slmtokbench.py``.
@@ -100,6 +100,49 @@ def slmtokbench_command(
         None if out is None else lambda rows: write_results(out, rows, conditions),
     )
     typer.echo(bench_text(rows))
+
+
+def leaderboard_command(
+    codecs: Annotated[
+        list[str] | None, typer.Argument(help="[LABEL=]NAME or file; all shipped codecs.")
+    ] = None,
+    corpus: Annotated[str, typer.Option(help="Held-out speech.")] = "synthetic",
+    split: Annotated[
+        str, typer.Option(help="train, dev or test; where there is none, all.")
+    ] = "test",
+    judges: Annotated[str, typer.Option(help="As in judge.")] = "signal",
+    max_utterances: Most = 60,
+    max_seconds: Annotated[float, typer.Option(help="Of each; 0 for all, with texts.")] = 6.0,
+    opus: Annotated[bool, typer.Option(help="Also Opus.")] = True,
+    out: Out = None,
+) -> None:
+    """Put codecs on one board: sound by bitrate, phonemes, usage, size, speed and memory."""
+    from codec_lib import hub
+    from codec_lib.evaluation import board
+    from codec_lib.evaluation.comparison import named_codecs
+    from codec_lib.evaluation.judges import clips_of, make_judges
+    from codec_lib.evaluation.results import write_results
+
+    models = named_codecs(codecs or hub.known_codecs())
+    speech = part_of(corpus, split, False, 16_000)
+    clips = clips_of(speech, max_utterances, max_seconds or None)
+    rates = {codec.sample_rate for codec in models.values()}
+    parts = {rate: tuple(part_of("synthetic", part, False, rate) for part in ("train", "test"))
+             for rate in rates}  # fmt: skip
+    conditions = {"corpus": corpus, "split": split, "clips": len(clips), "judges": judges}
+    conditions |= {"max_seconds": max_seconds, "fingerprints": _fingerprints(models)}
+    found = board.codec_rows(models, speech, parts)
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        if out is not None:
+            write_results(out, [*found, *rows], conditions)
+
+    options = {} if opus else {"opus_rates": ()}
+    found += board.board_rows(models, clips, make_judges(judges.split(",")), **options,
+                              keep=keep, log=typer.echo)  # fmt: skip
+    if out is not None:
+        write_results(out, found, conditions)
+    typer.echo(board.board_text(found))
 
 
 def _counts(text: str, most: int) -> list[int]:

@@ -17,7 +17,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from codec_lib.benchmark_commands import judge_command, slmtokbench_command
+from codec_lib.benchmark_commands import (
+    judge_command,
+    leaderboard_command,
+    slmtokbench_command,
+)
 from codec_lib.commands import assignments, units_command
 from codec_lib.language_commands import (
     bands_command,
@@ -315,6 +319,7 @@ def evaluate_command(
 app.command("units")(units_command)
 app.command("judge")(judge_command)
 app.command("slmtokbench")(slmtokbench_command)
+app.command("leaderboard")(leaderboard_command)
 app.command("disentangle")(disentangle_command)
 app.command("convert")(convert_command)
 app.command("discrete")(discrete_command)

@@ -133,6 +133,27 @@ def dynamic_rates(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     return figure
 
 
+def board(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    r"""Draw quality over total bitrate of every codec on the leaderboard, and of Opus.
+
+    Parameters
+    ----------
+    rows
+        Of ``evaluation.board``, with the judge ``signal``.
+    """
+    figure, axes = charts.new(1, 2, height=3.4)
+    found = [row for row in rows if row["measure"] == "rate"]
+    for ax, (metric, label) in zip(axes[0], QUALITY.items(), strict=True):
+        for name in dict.fromkeys(row["codec"] for row in found):
+            own = [row for row in found if row["codec"] == name]
+            rates = [row["bitrate"] / 1000 for row in own]
+            style = {"color": "black", "linestyle": ":"} if name == "Opus" else {}
+            ax.plot(rates, [row[metric] for row in own], marker="o", ms=4, label=name, **style)
+        ax.set(xscale="log", xlabel="bitrate with lengths (kbit/s)", ylabel=label)
+    axes[0, 1].legend(fontsize=7)
+    return figure
+
+
 def main(folder: Path | None = None) -> list[Path]:
     r"""Write the pictures; return the files.
 
@@ -153,13 +174,16 @@ def main(folder: Path | None = None) -> list[Path]:
         title: read_results(paths.data_root() / "results" / f"codecslime_{form}_small.json")[0]
         for title, form in forms.items()
     }
-    files = []
-    for name, figure in {
+    files, drawn = [], {
         "rates": rates(codec, speech.load(0)),
         "codebooks": codebooks(rows),
         "segments": segments(dynamic, speech.load(0), said),
         "dynamic_rates": dynamic_rates(by_rate),
-    }.items():
+    }  # fmt: skip
+    results = paths.data_root() / "results" / "leaderboard.json"
+    if results.exists():
+        drawn["leaderboard"] = board(read_results(results)[0])
+    for name, figure in drawn.items():
         files.append(folder / f"{name}.png")
         figure.savefig(files[-1], dpi=110, facecolor="white", bbox_inches="tight")
     return files

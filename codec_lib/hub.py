@@ -281,6 +281,13 @@ def known_names() -> list[str]:
     return sorted(path.stem for path in checkpoints_root().glob("*.safetensors"))
 
 
+def known_codecs() -> list[str]:
+    r"""Return those of ``known_names`` that hold a codec, which ``load`` reads."""
+    folder = checkpoints_root()
+    described = {n: read_tensors(folder / f"{n}.safetensors")[0] for n in known_names()}
+    return [name for name, description in described.items() if "config" in description]
+
+
 def listing() -> dict[str, str]:
     r"""Return the sha256 of each listed file by its name."""
     path = checkpoints_root() / LISTING
