@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from codec_lib import hub
+from codec_lib.training.config import read_mapping
 
 from .continuous_run import load_continuous_model, synthesise_continuous
 from .files import load_language_model
@@ -78,7 +79,8 @@ def load_speaking_model(
     name_or_path
         Of a unified model or of one of continuous tokens.
     codec
-        Instead of what the file names.
+        Instead of what the file names; where that is a file of one's own, the settings of the run,
+        which lie beside the model, say where.
     sampling
         How codes are drawn; continuous tokens take its ``temperature``, and its
         ``frames_per_symbol`` in frames of 20 ms.
@@ -97,7 +99,8 @@ def load_speaking_model(
     print_ = hub.sha256(path)[:16]
     if "continuous_language" in card:
         model: Any = load_continuous_model(path).to(device)
-        tokenizer: Any = load_tokenizer(codec or card["tokenizer"]).to(device)
+        source = codec or _learnt_from(path, card["tokenizer"], "tokenizer")
+        tokenizer: Any = load_tokenizer(source).to(device)
         most = sampling.frames_per_symbol * tokenizer.token_rate / 50
 
         def say(texts: Sequence[str], prompts: Sequence[Prompt | None]) -> list[Tensor]:
@@ -106,9 +109,18 @@ def load_speaking_model(
 
         return SpeakingModel(tokenizer.sample_rate, say, print_)
     model = load_language_model(path).to(device)
-    tokenizer = load_codes_of(codec or model.card["codec"], device)
+    source = codec or _learnt_from(path, model.card["codec"], "codec")
+    tokenizer = load_codes_of(source, device)
 
     def write(texts: Sequence[str], prompts: Sequence[Prompt | None]) -> list[Tensor]:
         return synthesise(model, tokenizer, texts, prompts, sampling, seed)
 
     return SpeakingModel(tokenizer.sample_rate, write, print_)
+
+
+def _learnt_from(path: Path, named: str, field: str) -> str:
+    """Return what a model learnt from: a shipped name, or the path in its run's settings."""
+    settings = path.with_name("config.yml")
+    if named in hub.known_names() or not settings.exists():
+        return named
+    return read_mapping(settings).get(field, named)

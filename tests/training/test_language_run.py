@@ -17,7 +17,9 @@ import codec_lib
 from codec_lib.lm.config import LanguageConfig, module_config
 from codec_lib.lm.continuous_run import ContinuousRunConfig, train_continuous_model
 from codec_lib.lm.files import load_language_model
+from codec_lib.lm.loading import load_speaking_model
 from codec_lib.lm.run import train_language_model
+from codec_lib.lm.sampling import Sampling
 from codec_lib.lm.tokenizer_run import TokenizerConfig, train_tokenizer
 from codec_lib.training.checkpoints import latest_checkpoint, read_tensor_file
 from codec_lib.training.logs import read_csv
@@ -69,6 +71,10 @@ def test_a_run_learns_and_its_weights_are_those_measured(config):
     assert last < first - 0.2
     model = load_language_model(run / "final.safetensors")
     assert model.card["steps"] == 60 and model.card["valid/loss"] > 0
+    # It speaks by the codec of its run, whose place only the run's settings know.
+    assert model.card["codec"] == "codec.safetensors"
+    speaker = load_speaking_model(run / "final.safetensors", None, Sampling(frames_per_symbol=1))
+    assert speaker.say(["Two."], [None])[0].shape[0] == 1
     with pytest.raises(ValueError, match="another run"):
         train_language_model(replace(config, steps=60, seed=5))
     assert train_language_model(replace(config, steps=60, lr=5e-3)) == run  # nothing left to do
