@@ -238,7 +238,7 @@ def main(quick: bool = False, path: str | Path | None = None) -> Path:
     rows = [codec_speed(length, repetitions) for length in ((2,) if quick else (3, 10))]
     rows += critic_speed(repetitions) + quantizer_speed(repetitions)
     rows += schedule_speed(repetitions, quick) + teacher_speed(repetitions, quick)
-    rows += language_speed(min(repetitions, 5), quick)
+    rows += language_speed(min(repetitions, 3), quick)
     rows += memory.long_file((10, 30) if quick else (60, 600, 3600))
     rows += [memory.long_file_agreement(10 if quick else 60), memory.kmeans_start()]
     print_table(rows)
