@@ -12,15 +12,13 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from codec_lib import audio, hub, opus
 from codec_lib.codecs.base import Codec
 from codec_lib.data import Corpus
 
-from .codec_probe import codes_of, probe_codebooks
+from .codec_probe import codebook_use, probe_codebooks
 from .costs import count_parameters
 from .judges import Judge, JudgedClip, scores_of
 from .leaderboard import points_of, through
@@ -147,8 +145,8 @@ def codec_rows(
         Rows with ``measure`` ``"codec"``: ``codec``; ``parameters``; ``phonemes``, the share of
         frames whose phoneme a probe names from the first code; ``usage`` and ``perplexity``, of all
         codebooks together, as shares of their entries; ``encode_times`` and ``decode_times``, how
-        many times faster than real time on the threads at hand; where the codec is shipped or has
-        a file, ``megabytes``, how far the peak of memory rises for 10 s.
+        many times faster than real time on the threads at hand; where the codec is shipped,
+        ``megabytes``, how far the peak of memory rises for 10 s.
     """
     timed: dict[str, Callable[[], object]] = {}
     for name, codec in codecs.items():
@@ -172,18 +170,11 @@ def codec_rows(
 
 def _usage(codec: Codec, speech: Corpus) -> dict[str, float]:
     """Return the shares of entries in use, and in use as if evenly, over all codebooks."""
-    extract, sizes = codes_of(codec), codec.codebook_sizes
-    counts = [np.zeros(size, dtype=np.int64) for size in sizes]
-    for index in range(len(speech)):
-        wav: Tensor = audio.resample(speech.load(index), speech.sample_rate, codec.sample_rate)
-        for k, codes in enumerate(extract(wav[None])[0].T.numpy()):
-            counts[k] += np.bincount(codes, minlength=sizes[k])
-    even = 0.0
-    for count in counts:
-        share = count[count > 0] / count.sum()
-        even += float(np.exp(-(share * np.log(share)).sum()))
-    used = sum(int((count > 0).sum()) for count in counts)
-    return {"usage": used / sum(sizes), "perplexity": even / sum(sizes)}
+    rates = (speech.sample_rate, codec.sample_rate)
+    wavs = (audio.resample(speech.load(index), *rates) for index in range(len(speech)))
+    found, entries = codebook_use(codec, wavs), sum(codec.codebook_sizes)
+    dead, even = int(found["dead_codes"].sum()), float(found["perplexity"].sum())
+    return {"usage": 1 - dead / entries, "perplexity": even / entries}
 
 
 def board_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -8,7 +8,7 @@ Read next: ``comparison.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +19,7 @@ from codec_lib import audio
 from codec_lib.codecs.base import Codec
 from codec_lib.data import Corpus
 from codec_lib.quantizers import ProductQuantizer, code_counts
+from codec_lib.quantizers.health import health_from_counts
 from codec_lib.rate.segments import at_frame_rate
 
 from .ctc_probe import ctc_probe
@@ -92,6 +93,22 @@ def probe_codebooks(
         statistics = code_statistics(tested[:, codebook], expected)
         rows.append({"codebook": codebook, **found.to_dict(), **asdict(statistics)})
     return rows
+
+
+def codebook_use(codec: Codec, wavs: Iterable[Tensor]) -> dict[str, Tensor]:
+    r"""Count the codes of speech, and return ``quantizers.health_from_counts`` of each codebook.
+
+    Parameters
+    ----------
+    codec
+        In eval mode.
+    wavs
+        Shape (1, T) each, at its sample rate; of a dynamic rate every token counts once.
+    """
+    sizes, counts = codec.codebook_sizes, 0
+    for wav in wavs:
+        counts = counts + code_counts(codec.encode(wav[None].to(codec.device)).codes.cpu(), sizes)
+    return health_from_counts(counts, sizes)
 
 
 @torch.no_grad()

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import torch
 
-from codec_lib.quantizers.health import code_counts, health_from_counts
 from codec_lib.training.logs import read_csv
 
+from ..codec_probe import codebook_use
 from ..reconstruction import utterances
 from .workshop import Workshop
 
@@ -42,12 +41,10 @@ def usage(shop: Workshop, variant: str, seed: int, codebook: int = 0) -> dict[st
 
     def measured() -> dict[str, float]:
         codec = shop.codec(variant, seed)
-        size, limits = codec.codebook_sizes[codebook], (shop.settings.utterances,)
-        counts = torch.zeros(1, size, dtype=torch.int64)
-        for wav in utterances(codec, shop.heard(codec.sample_rate), *limits, None):
-            counts += code_counts(codec.encode(wav[None]).codes[:, codebook : codebook + 1], size)
-        found = health_from_counts(counts)
-        return {"usage": float(found["usage"]), "perplexity": float(found["perplexity"]) / size}
+        speech = shop.heard(codec.sample_rate)
+        found = codebook_use(codec, utterances(codec, speech, shop.settings.utterances, None))
+        even = float(found["perplexity"][codebook]) / codec.codebook_sizes[codebook]
+        return {"usage": float(found["usage"][codebook]), "perplexity": even}
 
     return shop.once(("usage", variant, seed, codebook), measured)
 
