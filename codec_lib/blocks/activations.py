@@ -6,8 +6,11 @@ use it. Notebook: 05_encoders_and_decoders. Read next: ``blocks/conv.py``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from codec_lib.blocks.antialias import AntiAliasedSnakeBeta
 
@@ -38,7 +41,56 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, T) to (B, C, T)."""
-        return x + (self.alpha + ALPHA_EPSILON).reciprocal() * (self.alpha * x).sin().square()
+        return SnakeFunction.apply(x, self.alpha)
+
+
+class SnakeFunction(torch.autograd.Function):
+    r"""Snake that keeps only its input for the gradient, and makes few passes over memory.
+
+    With s = sin(2 alpha x), the derivative by x is 1 + s, that by alpha
+    (x s - sin^2(alpha x) / alpha) / alpha.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: Tensor) -> Tensor:
+        """Map (B, C, T), with alpha (1, C, 1)."""
+        ctx.save_for_backward(x, alpha)
+        squares = (alpha * x).sin_().square_()
+        return torch.addcmul(x.to(squares.dtype), squares, (alpha + ALPHA_EPSILON).reciprocal())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients by x and by alpha."""
+        x, alpha = ctx.saved_tensors
+        inverse = (alpha + ALPHA_EPSILON).reciprocal()
+        angle = alpha * x
+        slope = (2 * angle).sin_()  # sin(2 alpha x) = 2 sin cos
+        by_alpha = None
+        if ctx.needs_input_grad[1]:
+            by_alpha = angle.sin_().square_().mul_(-inverse).addcmul_(x, slope).mul_(grad)
+            by_alpha = (by_alpha.sum((0, 2), keepdim=True) * inverse).to(alpha.dtype)
+        return torch.addcmul(grad, grad, slope.mul_(alpha * inverse)).to(x.dtype), by_alpha
+
+
+BLOCK = 1 << 16  # values that fit a core's cache, with their squares
+
+
+@torch.no_grad()
+def snake_(x: Tensor, alpha: Tensor) -> Tensor:
+    r"""Apply Snake in place, frames first, block by block so that it reads memory once.
+
+    Parameters
+    ----------
+    x
+        (B, T, C), contiguous.
+    alpha
+        (C,).
+    """
+    inverse = (alpha + ALPHA_EPSILON).reciprocal()
+    for part in x.flatten(0, 1).split(max(1, BLOCK // len(alpha))):
+        part.addcmul_((part * alpha).sin_().square_(), inverse)
+    return x
 
 
 def activation(name: str, channels: int) -> nn.Module:

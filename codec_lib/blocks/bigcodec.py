@@ -124,11 +124,13 @@ class BigCodecEncoder(nn.Module):
             down = conv(channels, 2 * channels, 2 * stride, stride)
             layers.append(Stage(*units, build_activation(activation, channels), down))
             channels *= 2
+        self.num_strided = len(layers)  # layers that run above the frame rate
         if lstm_layers:
             layers.append(SkipLSTM(channels, lstm_layers))
         layers += [build_activation(activation, channels), conv(channels, latent_dim, 3)]
         self.layers = nn.Sequential(*layers)
-        self.receptive_field = None if lstm_layers else _reach(strides, activation)
+        self.context = _reach(strides, activation)
+        self.receptive_field = None if lstm_layers else self.context
         _zero_biases(self)
 
     def forward(self, wav: Tensor) -> Tensor:
@@ -186,6 +188,7 @@ class BigCodecDecoder(nn.Module):
         layers: list[nn.Module] = [conv(latent_dim, channels, 7)]
         if lstm_layers:
             layers.append(SkipLSTM(channels, lstm_layers))
+        self.num_latent = len(layers)  # layers that run at the frame rate
         for stride in strides:
             half = channels // 2
             up = ConvTranspose1d(channels, half, 2 * stride, stride, norm=norm, lossless=lossless)
@@ -194,7 +197,8 @@ class BigCodecDecoder(nn.Module):
             channels = half
         layers += [build_activation(activation, channels), conv(channels, 1, 7), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
-        self.receptive_field = None if lstm_layers else _reach(strides, activation)
+        self.context = _reach(strides, activation)
+        self.receptive_field = None if lstm_layers else self.context
         _zero_biases(self)
 
     def forward(self, z_q: Tensor) -> Tensor:

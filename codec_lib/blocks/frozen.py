@@ -1,13 +1,11 @@
-r"""SEANet for use: the same numbers from matrix products and packed weights, on a CPU.
+r"""Convolutional networks for use on a CPU: the same numbers, frames first, with packed weights.
 
 Training wants weight norm, autograd and channel-first memory; a finished network needs none of
-them. Kept frames-first, (T, C), a convolution of kernel k = 2s and stride s *is* two matrix
-products: row f of ``x.view(F, s C)`` is the first half of window f, row f + 1 its second half. Its
-transpose writes the same two products one frame apart. Nothing is copied, and no layer reorders its
-input or its weights at each call, which costs the convolutions and above all the LSTM of the
-published network (59 M weights) a quarter of their time on a few seconds of speech.
+them. Kept frames first, (B, T, C), every convolution is one call of oneDNN with weights that it has
+put into its own order once (``blocks/packed.py``). A transposed convolution of stride s is a plain
+one over frames that writes s samples side by side. Activations overwrite their input.
 
-Differences from ``blocks/seanet.py`` are of rounding only, about 1e-7. Notebook:
+Differences from the trainable network are of rounding only, about 1e-7. Notebook:
 05_encoders_and_decoders. Leaves out: gradients, GPUs (cuDNN keeps its own layouts). Read next:
 ``codecs/base.py``.
 """
@@ -21,22 +19,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec_lib.blocks.activations import Snake, snake_
+from codec_lib.blocks.antialias import AntiAliasedSnakeBeta
+from codec_lib.blocks.bigcodec import BigCodecDecoder, BigCodecEncoder, DilatedUnit, Stage
 from codec_lib.blocks.conv import Conv1d, ConvTranspose1d, num_frames
+from codec_lib.blocks.packed import PackedConv
 from codec_lib.blocks.recurrent import SkipLSTM
 from codec_lib.blocks.seanet import ResidualBlock, SEANetDecoder, SEANetEncoder
 from codec_lib.blocks.tiling import run_tiled
 
-FEW = 64  # k C up to which copied windows beat thin products
+SEANET, BIGCODEC = (SEANetEncoder, SEANetDecoder), (BigCodecEncoder, BigCodecDecoder)
 LSTM_MODE = 2  # the number of an LSTM among the recurrent cells of aten::mkldnn_rnn_layer
 
 
-class FrozenSEANet(nn.Module):
-    r"""Run a SEANet encoder or decoder without gradient, frames first.
+def can_freeze(network: nn.Module) -> bool:
+    r"""Say whether a network has a frozen form: SEANet, and BigCodec's, which are DAC's."""
+    return isinstance(network, SEANET + BIGCODEC)
+
+
+class Frozen(nn.Module):
+    r"""Run a convolutional encoder or decoder without gradient, frames first.
 
     Parameters
     ----------
     network
-        A ``SEANetEncoder`` or ``SEANetDecoder``, weight norm folded or not; it is copied.
+        One that ``can_freeze``, weight norm folded or not; it is copied.
 
     Attributes
     ----------
@@ -52,39 +59,42 @@ class FrozenSEANet(nn.Module):
     --------
     >>> encoder = SEANetEncoder(latent_dim=8, width=2, strides=(4, 2), lstm_layers=1)
     >>> wav = torch.randn(2, 1, 33)
-    >>> torch.allclose(FrozenSEANet(encoder)(wav), encoder(wav), atol=1e-6)
+    >>> torch.allclose(Frozen(encoder)(wav), encoder(wav), atol=1e-6)
     True
     """
 
-    def __init__(self, network: SEANetEncoder | SEANetDecoder) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        if not isinstance(network, SEANetEncoder | SEANetDecoder):
-            raise TypeError(f"network: got {type(network).__name__}, expected SEANet")
+        if not can_freeze(network):
+            raise TypeError(f"network: got {type(network).__name__}, expected SEANet or BigCodec")
         self.hop_length, self.receptive_field = network.hop_length, network.receptive_field
-        self.context, self.encodes = network.context, isinstance(network, SEANetEncoder)
-        split = network.num_strided if self.encodes else network.num_latent
+        self.context = network.context
+        self.encodes = isinstance(network, SEANetEncoder | BigCodecEncoder)
+        self.fills_up = isinstance(network, BigCodecEncoder)
         layers = [freeze_layer(layer) for layer in network.layers]
+        split = network.num_strided if self.encodes else network.num_latent
         self.first, self.second = nn.Sequential(*layers[:split]), nn.Sequential(*layers[split:])
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, T) to (B, C', T'), as the network does."""
-        if self.encodes:
-            x = run_tiled(partial(_apply, self.first), x, self.context, self.hop_length, 1)
-            return _apply(self.second, x)
-        x = _apply(self.first, x)
-        return run_tiled(partial(_apply, self.second), x, self.context, 1, self.hop_length)
+        first, second = partial(_apply, self.first), partial(_apply, self.second)
+        if not self.encodes:
+            return run_tiled(second, first(x), self.context, 1, self.hop_length)
+        if self.fills_up:
+            x = F.pad(x, (0, -x.shape[-1] % self.hop_length))
+        return second(run_tiled(first, x, self.context, self.hop_length, 1))
 
 
 def _apply(layers: nn.Module, x: Tensor) -> Tensor:
     """Run frames-first layers on a channel-first tensor."""
     frames_first = x.transpose(1, 2)  # (B, T, C)
-    owned = frames_first.clone(memory_format=torch.contiguous_format)  # ELU overwrites it
+    owned = frames_first.clone(memory_format=torch.contiguous_format)  # layers overwrite it
     return layers(owned).transpose(1, 2)
 
 
 def freeze_layer(layer: nn.Module) -> nn.Module:
-    r"""Return the frames-first form of a layer of SEANet.
+    r"""Return the frames-first form of a layer, which may overwrite its input.
 
     Raises
     ------
@@ -95,7 +105,10 @@ def freeze_layer(layer: nn.Module) -> nn.Module:
         Conv1d: _Conv,
         ConvTranspose1d: _ConvTranspose,
         ResidualBlock: _Residual,
+        DilatedUnit: _Unit,
+        Stage: lambda stage: nn.Sequential(*map(freeze_layer, stage.block)),
         SkipLSTM: _SkipLSTM,
+        AntiAliasedSnakeBeta: _Elementwise,
     }
     for kind, frozen in known.items():
         if isinstance(layer, kind):
@@ -106,73 +119,51 @@ def freeze_layer(layer: nn.Module) -> nn.Module:
 
 
 class _Elementwise(nn.Module):
-    """An activation; ELU overwrites its input, which nothing else reads."""
+    """An activation; ELU and Snake overwrite their input, which nothing else reads."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer = layer.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, F, C) to (B, F, C), in place where that is safe."""
+        """Map (B, T, C) to (B, T, C), in place where that is possible."""
         if isinstance(self.layer, nn.ELU):
             return F.elu_(x, self.layer.alpha)
-        return self.layer(x.transpose(1, 2)).transpose(1, 2)  # keeps the memory frames-first
+        if isinstance(self.layer, Snake):
+            return snake_(x, self.layer.alpha.flatten())
+        return self.layer(x.transpose(1, 2)).transpose(1, 2).contiguous()
 
 
 class _Conv(nn.Module):
-    """Conv1d as one product where windows do not overlap, else as one for each shift by a stride.
-
-    Few input channels would make thin products: there the windows are copied side by side.
-    """
+    """Conv1d with its padding."""
 
     def __init__(self, layer: Conv1d) -> None:
         super().__init__()
         conv = layer.conv
-        if conv.groups != 1 or conv.dilation != (1,) or layer.pad_mode != "reflect":
-            raise TypeError("layer: expected no groups, no dilation and reflection")
-        self.stride, (self.kernel,) = layer.stride, conv.kernel_size
+        if conv.groups != 1:
+            raise TypeError("layer: expected no groups")
+        self.stride, self.reflects = layer.stride, layer.pad_mode == "reflect"
         self.right = 0 if layer.causal else layer.padding_total // 2
         self.left = layer.padding_total - self.right
-        weight = conv.weight.detach().permute(2, 1, 0)  # (k, C, C')
-        self.copies = weight.shape[0] * weight.shape[1] <= FEW
-        if self.copies:
-            weight = weight.flatten(0, 1).unsqueeze(0)  # (1, k C, C')
-        else:
-            whole = -(-self.kernel // self.stride) * self.stride  # k, rounded up to whole strides
-            weight = F.pad(weight, (0, 0, 0, 0, 0, whole - self.kernel))
-            weight = weight.unflatten(0, (-1, self.stride)).flatten(1, 2)  # (k / s, s C, C')
-        self.register_buffer("shifts", weight.contiguous())
-        self.register_buffer("bias", _bias(conv))
+        weight, bias = conv.weight.detach(), _bias(conv)
+        self.conv = PackedConv(weight, bias, self.stride, conv.dilation[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, F, C) to (B, ceil(F / s), C')."""
-        frames = num_frames(x.shape[1], self.stride)
-        out = x.new_empty(x.shape[0], frames, self.bias.shape[0])  # (B, F, C')
-        out[:] = self.bias
-        return self.add_to(out, x)
+        """Map (B, T, C) to (B, ceil(T / s), C')."""
+        return self.conv(self._padded(x))
 
-    def add_to(self, out: Tensor, x: Tensor) -> Tensor:
-        """Add the products to ``out``; the bias is not among them."""
-        windows, frames = self._windows(x, out.shape[1]), out.shape[1]
-        for item, target in zip(windows, out, strict=True):
-            for shift, weight in enumerate(self.shifts):
-                target.addmm_(item[shift : shift + frames], weight)
-        return out
+    def add_to(self, total: Tensor, x: Tensor) -> Tensor:
+        """Add the result to a total, in place."""
+        return self.conv.add_to(total, self._padded(x))
 
-    def _windows(self, x: Tensor, frames: int) -> Tensor:
-        """Return rows of one stride (B, F + k/s - 1, s C), or of whole windows (B, F, k C)."""
-        extra = self.right + frames * self.stride - x.shape[1]
-        if self.copies:
-            x = _pad(x, self.left, extra, 0)
-            return x.unfold(1, self.kernel, self.stride).transpose(2, 3).flatten(2)
-        rows = frames + len(self.shifts) - 1
-        # a kernel of no whole number of strides is filled up with zeros, and so is its last window
-        x = _pad(x, self.left, extra, len(self.shifts) * self.stride - self.kernel)
-        return x[:, : rows * self.stride].reshape(x.shape[0], rows, -1)
+    def _padded(self, x: Tensor) -> Tensor:
+        extra = num_frames(x.shape[1], self.stride) * self.stride - x.shape[1]
+        left, right = self.left, self.right + extra
+        return _reflected(x, left, right) if self.reflects else _zeroed(x, left, right)
 
 
 class _ConvTranspose(nn.Module):
-    """ConvTranspose1d: the products for each stride of the kernel, one frame apart."""
+    """ConvTranspose1d: a plain convolution over frames that writes s samples side by side."""
 
     def __init__(self, layer: ConvTranspose1d) -> None:
         super().__init__()
@@ -183,22 +174,15 @@ class _ConvTranspose(nn.Module):
         whole = (self.overlap + 1) * self.stride
         self.right += whole - kernel
         weight = F.pad(conv.weight.detach(), (0, whole - kernel))  # (C, C', k)
-        weight = weight.unflatten(2, (self.overlap + 1, self.stride))  # (C, C', k / s, s)
-        shifts = weight.permute(2, 0, 3, 1).flatten(2)  # (k / s, C, s C')
-        self.register_buffer("shifts", shifts.contiguous())
-        self.register_buffer("bias", _bias(conv).repeat(self.stride))  # (s C',)
+        taps = weight.unflatten(2, (-1, self.stride)).flip(2)  # (C, C', k / s, s), latest first
+        taps = taps.permute(3, 1, 0, 2).flatten(0, 1)  # (s C', C, k / s)
+        self.conv = PackedConv(taps, _bias(conv).repeat(self.stride))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, F, C) to (B, s F, C')."""
-        batch, frames, _ = x.shape
-        out = x.new_empty(batch, frames + self.overlap, self.bias.shape[0])  # (B, F + 1, s C')
-        out[:, frames:] = self.bias
-        for item, target in zip(x, out, strict=True):
-            torch.addmm(self.bias, item, self.shifts[0], out=target[:frames])
-            for shift in range(1, self.overlap + 1):
-                target[shift : shift + frames].addmm_(item, self.shifts[shift])
-        out = out.view(batch, (frames + self.overlap) * self.stride, -1)  # (B, T, C')
-        return out[:, self.left : out.shape[1] - self.right]
+        rows = self.conv(_zeroed(x, self.overlap, self.overlap))  # (B, F + overlap, s C')
+        out = rows.view(x.shape[0], rows.shape[1] * self.stride, -1)  # (B, T, C')
+        return out[:, self.left : out.shape[1] - self.right].contiguous()
 
 
 class _Residual(nn.Module):
@@ -210,12 +194,28 @@ class _Residual(nn.Module):
         self.block = nn.Sequential(*(freeze_layer(part) for part in layer.block))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, F, C) to (B, F, C)."""
+        """Map (B, T, C) to (B, T, C)."""
         total = self.shortcut(x)  # before the block, whose activation overwrites x
         *block, last = self.block
         for part in block:
             x = part(x)
-        return last.add_to(total.add_(last.bias), x)
+        return last.add_to(total, x)
+
+
+class _Unit(nn.Module):
+    """DilatedUnit; its last product is added to its input."""
+
+    def __init__(self, layer: DilatedUnit) -> None:
+        super().__init__()
+        self.block = nn.Sequential(*(freeze_layer(part) for part in layer.block))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, C) to (B, T, C), in place."""
+        activation, *block, last = self.block
+        hidden = activation(x.clone())
+        for part in block:
+            hidden = part(hidden)
+        return last.add_to(x, hidden)
 
 
 class _SkipLSTM(nn.Module):
@@ -234,7 +234,8 @@ class _SkipLSTM(nn.Module):
             y = self.lstm(frames_first)[0]
         else:
             y = _run_packed(self.packed, frames_first, self.hidden_size)
-        return y.transpose(0, 1) + torch.cat([x] * self.directions, dim=2)  # (B, F, C * directions)
+        y = y.transpose(0, 1).contiguous()  # (B, F, C * directions)
+        return y.add_(torch.cat([x] * self.directions, dim=2))
 
 
 Packed = list[list[tuple[Tensor, ...]]]
@@ -282,16 +283,18 @@ def _bias(conv: nn.Module) -> Tensor:
     return conv.bias.detach().clone()
 
 
-def _pad(x: Tensor, left: int, right: int, zeros: int) -> Tensor:
-    """Reflect the ends of (B, T, C) as ``blocks.conv.pad`` does, and append zeros."""
-    length = x.shape[1]
-    if left == right == zeros == 0:
+def _zeroed(x: Tensor, left: int, right: int) -> Tensor:
+    """Pad (B, T, C) with zeros."""
+    return F.pad(x, (0, 0, left, right)) if left or right else x
+
+
+def _reflected(x: Tensor, left: int, right: int) -> Tensor:
+    """Reflect the ends of (B, T, C) as ``blocks.conv.pad`` does."""
+    if left == right == 0:
         return x
-    missing = max(0, max(left, right) - length + 1)  # too short to mirror: zeros on the right
+    missing = max(0, max(left, right) - x.shape[1] + 1)  # too short to mirror: zeros on the right
     source = F.pad(x, (0, 0, 0, missing)) if missing else x
     end = source.shape[1] - 1
     parts = [source[:, 1 : left + 1].flip(1), source, source[:, end - right : end].flip(1)]
     padded = torch.cat(parts, dim=1)
-    if missing:
-        padded = padded[:, :-missing]
-    return F.pad(padded, (0, 0, 0, zeros)) if zeros else padded
+    return padded[:, :-missing].contiguous() if missing else padded

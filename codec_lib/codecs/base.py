@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from codec_lib.blocks.conv import fold_weight_norm
-from codec_lib.blocks.frozen import FrozenSEANet
-from codec_lib.blocks.seanet import SEANetDecoder, SEANetEncoder
+from codec_lib.blocks.frozen import Frozen, can_freeze
+from codec_lib.blocks.packed import pack_linears
 from codec_lib.codecs.checks import (
     check_depth,
     check_lengths,
@@ -363,7 +363,8 @@ class Codec(nn.Module):
     def for_inference(self) -> Codec:
         r"""Make encoding and decoding as fast as they get, in place, for good.
 
-        Folds weight norm and, on a CPU, freezes SEANet into matrix products (``blocks.frozen``).
+        Folds weight norm and, on a CPU, packs weights (``blocks.packed``), SEANet's and BigCodec's
+        frames first (``blocks.frozen``).
         Codes stay the same and waveforms within rounding. Training and saving need another copy.
 
         Returns
@@ -374,8 +375,10 @@ class Codec(nn.Module):
         self.fold_weight_norm()
         if self.device.type == "cpu":
             for part in ("encoder", "decoder"):
-                if isinstance(getattr(self, part), SEANetEncoder | SEANetDecoder):
-                    setattr(self, part, FrozenSEANet(getattr(self, part)))
+                network = getattr(self, part)
+                setattr(
+                    self, part, Frozen(network) if can_freeze(network) else pack_linears(network)
+                )
         return self.eval()
 
     def _check_n_q(self, n_q: int | None) -> int:

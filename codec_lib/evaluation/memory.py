@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,12 @@ def _schedule(minutes: str) -> Callable[[], dict[str, Any]]:
     return long_task(minutes)
 
 
+def _peers(argument: str) -> Callable[[], dict[str, Any]]:
+    from codec_lib.evaluation.peer_bench import memory_task  # which imports this file
+
+    return memory_task(argument)
+
+
 def _quantizer(which: str) -> Callable[[], dict[str, Any]]:
     from codec_lib.evaluation.quantizer_bench import step_task  # which imports this file
 
@@ -195,20 +202,36 @@ def _codecs(argument: str) -> Callable[[], dict[str, Any]]:
     for codec in codecs.values():  # what the first call loads is no part of the task
         codec.decode(codec.encode(torch.zeros(1, 1, codec.sample_rate // 2)))
 
+    def there_and_back(codec: Codec) -> None:
+        codec.decode(
+            codec.encode(0.1 * torch.randn(1, 1, round(float(seconds) * codec.sample_rate)))
+        )
+
     def task() -> dict[str, Any]:
-        return {"megabytes": {n: _in_a_fork(c, float(seconds)) for n, c in codecs.items()}}
+        found = {n: in_a_fork(partial(there_and_back, codec)) for n, codec in codecs.items()}
+        return {"megabytes": found}
 
     return task
 
 
-def _in_a_fork(codec: Codec, seconds: float) -> float:
-    """Encode and decode noise in a child; return how far its peak rose, in MB."""
+def in_a_fork(run: Callable[[], Any]) -> float:
+    r"""Do something in a child of this process; return how far the child's peak rose, in MB.
+
+    Parameters
+    ----------
+    run
+        Uses one thread: a child has none of its parent's and would wait for them.
+
+    Raises
+    ------
+    RuntimeError
+        If the child ended before its work did.
+    """
     into, out = os.pipe()
     if not os.fork():
         try:
-            wav = 0.1 * torch.randn(1, 1, round(seconds * codec.sample_rate))
             before = peak_megabytes()
-            codec.decode(codec.encode(wav))
+            run()
             os.write(out, str(peak_megabytes() - before).encode())
         finally:
             os._exit(0)
@@ -217,7 +240,7 @@ def _in_a_fork(codec: Codec, seconds: float) -> float:
         said = pipe.read()
     os.wait()
     if not said:
-        raise RuntimeError(f"{codec.name}: its process ended without a word")
+        raise RuntimeError("the process ended without a word, killed or by an error")
     return float(said)
 
 
@@ -225,6 +248,7 @@ TASKS: dict[str, Callable[[str], Callable[[], dict[str, Any]]]] = {
     "codecs": _codecs,
     "encode": _encode,
     "kmeans": _kmeans,
+    "peers": _peers,
     "quantizer": _quantizer,
     "schedule": _schedule,
 }

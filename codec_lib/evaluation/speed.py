@@ -230,6 +230,7 @@ def main(quick: bool = False, path: str | Path | None = None) -> Path:
         The file of results.
     """
     from codec_lib.evaluation.language_bench import language_speed  # all import this file
+    from codec_lib.evaluation.peer_bench import peer_speed
     from codec_lib.evaluation.quantizer_bench import quantizer_speed
     from codec_lib.evaluation.schedule_bench import schedule_speed
     from codec_lib.evaluation.teacher_bench import teacher_speed
@@ -241,6 +242,7 @@ def main(quick: bool = False, path: str | Path | None = None) -> Path:
     rows += language_speed(min(repetitions, 3), quick)
     rows += memory.long_file((10, 30) if quick else (60, 600, 3600))
     rows += [memory.long_file_agreement(10 if quick else 60), memory.kmeans_start()]
+    rows += peer_speed(min(repetitions, 5), quick)
     print_table(rows)
     conditions = {
         "what": "medians of runs in turns; memory is the peak over that of an idle process",

@@ -70,7 +70,7 @@ class ModuleRun:
             config.betas,
             config.epsilon,
             config.weight_decay,
-            fused=fabric.device.type == "cuda",
+            fused=True,
         )
         self.wrapped, self.optimizer = fabric.setup(self.module.train(), optimizer)
         self.average = AveragedWeights(self.module, config.average_decay)

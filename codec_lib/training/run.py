@@ -95,8 +95,7 @@ class Run:
         if config.compile:  # not the quantizer: k-means start and revival depend on the data
             self.codec.encoder.compile()
             self.codec.decoder.compile()
-        options = {"weight_decay": config.weight_decay, "eps": config.epsilon}
-        options["fused"] = fabric.device.type == "cuda"
+        options = {"weight_decay": config.weight_decay, "eps": config.epsilon, "fused": True}
         trainee = Trainee(self.codec, self.teaching.projections)
         moving = [parameter for parameter in self.codec.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(moving, lr=config.lr, betas=config.betas, **options)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from codec_lib.codecs.base import Codec
@@ -191,7 +192,7 @@ def generator_step(
     """
     real = fake = None
     if is_adversarial:
-        with frozen(networks.critics) as critics, fabric.autocast():
+        with frozen(networks.critics) as critics, fabric.autocast(), parametrize.cached():
             with torch.no_grad():
                 real = critics(wav[: networks.heard])
             fake = critics(output.wav[: networks.heard])

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from codec_lib.blocks.activations import Snake, activation
+from codec_lib.blocks.activations import (
+    ALPHA_EPSILON,
+    Snake,
+    SnakeFunction,
+    activation,
+    snake_,
+)
 from codec_lib.blocks.conv import Conv1d, ConvTranspose1d, fold_weight_norm, num_frames, pad
 from codec_lib.blocks.recurrent import SkipLSTM
 
@@ -87,6 +93,26 @@ def test_snake_formula_and_gradient() -> None:
     assert torch.allclose(snake(x), expected, atol=1e-6)
     snake(x).sum().backward()
     assert snake.alpha.grad.abs().min() > 0
+
+
+def test_snakes_own_gradient_is_the_derivative() -> None:
+    x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    alpha = (torch.rand(1, 3, 1, dtype=torch.float64) + 0.5).requires_grad_()
+    assert torch.autograd.gradcheck(SnakeFunction.apply, (x, alpha))
+    by_hand = x + (alpha * x).sin().square() / (alpha + ALPHA_EPSILON)
+    assert torch.allclose(SnakeFunction.apply(x, alpha), by_hand, atol=1e-12)
+
+
+def test_snake_in_place_and_under_autocast() -> None:
+    snake = Snake(70)
+    snake.alpha.data.uniform_(0.3, 3.0)
+    x = torch.randn(2, 1500, 70)  # several blocks
+    expected = snake(x.transpose(1, 2)).transpose(1, 2)
+    assert snake_(x, snake.alpha.flatten()) is x
+    assert torch.allclose(x, expected, atol=1e-6)
+    half = torch.randn(1, 70, 9).bfloat16().requires_grad_()
+    snake(half).sum().backward()
+    assert half.grad.dtype == torch.bfloat16 and snake.alpha.grad.dtype == torch.float32
 
 
 def test_activation_by_name() -> None:
