@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONPATH :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint format check-style unit notebooks course lab bench figures checkpoints lock clean
+.PHONY: help env test lint format check-style unit notebooks course lab bench browser figures checkpoints lock clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
@@ -53,7 +53,7 @@ format: $(STAMP) ## Format the code and strip the notebooks' outputs
 unit: export OMP_NUM_THREADS := 1
 unit: $(STAMP) ## Run the tests without the notebooks
 	@echo "== tests and examples of the docstrings"
-	@$(BIN)/pytest -q -n $(JOBS) --dist worksteal --doctest-modules tests codec_lib
+	@$(BIN)/pytest -q -n $(JOBS) --dist worksteal --doctest-modules --ignore tests/browser tests codec_lib
 
 notebooks: export CODEC_PROFILE := smoke
 notebooks: export CODEC_STATIC := 1
@@ -71,6 +71,9 @@ lab: $(STAMP) ## Open the notebooks in JupyterLab
 
 bench: $(STAMP) ## Measure speed and memory against the PyPI packages (about ten minutes)
 	@$(BIN)/codec-lib bench
+
+browser: $(STAMP) ## Move sliders in JupyterLab and check the course's pages, in a Chromium on the path
+	@$(BIN)/pytest -q -n 0 tests/browser
 
 figures: $(STAMP) ## Draw the README's pictures anew
 	@$(BIN)/python -m codec_lib.figures

@@ -5,6 +5,7 @@ Every command imports what it needs when it runs. Read next: ``lm/unified.py``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -146,7 +147,9 @@ def judge_lm_command(
     judges: Annotated[
         str, typer.Option(help="phonemes,words,speaker,quality; as in judge.")
     ] = "phonemes,speaker",
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest code.")] = 1.0,
+    temperature: Annotated[
+        str, typer.Option(help="0: always the likeliest code. One for all, or one for each model.")
+    ] = "1.0",
     top_k: Annotated[int, typer.Option(help="Only the k likeliest codes; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest, up to this share.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of tasks and of what is drawn.")] = 0,
@@ -160,13 +163,8 @@ def judge_lm_command(
     from codec_lib.evaluation.judges import make_judges
     from codec_lib.evaluation.results import write_results
     from codec_lib.evaluation.synthesis import judge_synthesis, synthesis_tasks, without_prompts
-    from codec_lib.lm.loading import load_speaking_model
-    from codec_lib.lm.sampling import Sampling
 
-    sampling, found = Sampling(temperature, top_k, top_p), {}
-    for given in models:
-        label, _, name = given.rpartition("=")
-        found[label or Path(name).stem] = load_speaking_model(name, None, sampling, seed)
+    found = _speakers(models, [float(part) for part in temperature.split(",")], top_k, top_p, seed)
     rates = {one.sample_rate for one in found.values()}
     if len(rates) != 1 or len(found) != len(models):
         raise ValueError(
@@ -186,7 +184,8 @@ def judge_lm_command(
         if against and label != against:
             rivals |= {f"{label}{kind}": f"{against}{kind}" for kind in kinds}
     rows = judge_synthesis(speech, chosen, ways, heard, rivals, log=typer.echo)
-    measures = ("per", "wer", "cer", "speaker_similarity", "dnsmos", "seconds_ratio", "empty")
+    measures = ("per", "wer", "cer", "speaker_similarity", "dnsmos", "seconds_ratio", "empty",
+                "times_real_time")  # fmt: skip
     measures += tuple(f"{one}_change" for one in measures)
     typer.echo(columns_text(rows, ("way",), measures))
     conditions = {"corpus": corpus, "split": split, "tasks": len(chosen), "judges": judges}
@@ -194,3 +193,20 @@ def judge_lm_command(
     conditions["fingerprints"] = {label: one.fingerprint for label, one in found.items()}
     if out is not None:
         typer.echo(f"written: {write_results(out, rows, conditions)}")
+
+
+def _speakers(
+    models: Sequence[str], temperatures: Sequence[float], top_k: int, top_p: float, seed: int
+) -> dict[str, Any]:
+    """Load models by label, with one temperature for all of them or one for each."""
+    from codec_lib.lm.loading import load_speaking_model
+    from codec_lib.lm.sampling import Sampling
+
+    if len(temperatures) not in (1, len(models)):
+        raise ValueError(f"--temperature: got {len(temperatures)}, expected 1 or {len(models)}")
+    heats, found = list(temperatures) * (len(models) // len(temperatures)), {}
+    for given, heat in zip(models, heats, strict=True):
+        label, _, name = given.rpartition("=")
+        sampling = Sampling(heat, top_k, top_p)
+        found[label or Path(name).stem] = load_speaking_model(name, None, sampling, seed)
+    return found

@@ -168,6 +168,9 @@ def claims_command(
     change: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of ClaimSettings; repeat.")
     ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Markdown file whose table is written anew, e.g. README.md.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="JSON; goes on with what it holds.")] = Path(
         "data/results/claims.json"
     ),
@@ -185,6 +188,8 @@ def claims_command(
         asked = (wanted, _numbers(seeds), settings, minutes, typer.echo)
         rows, done = claims.run_claims(runs, out, *asked)
     typer.echo(claims.claims_table(rows))
+    if into is not None:
+        claims.put_table(into, rows)
     if not done:
         typer.echo("The budget is spent. Hint: the same command goes on.")
 

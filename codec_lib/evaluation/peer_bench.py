@@ -127,8 +127,9 @@ def memory_task(argument: str) -> Callable[[], dict[str, Any]]:
     seconds, _, name = argument.partition(":")
     torch.set_num_threads(1)  # a child has none of its parent's threads and must not wait for them
     if name == "training":
-        with torch.enable_grad():
-            actions: dict[str, Any] = {"step": dac_steps(float(seconds))}
+        steps = dac_steps(float(seconds))
+        learn = torch.enable_grad()
+        actions: dict[str, Any] = {"step": {one: learn(step) for one, step in steps.items()}}
     else:
         actions = _warm(PEERS[name](float(seconds)))
 

@@ -236,14 +236,17 @@ def main(quick: bool = False, path: str | Path | None = None) -> Path:
     from codec_lib.evaluation.teacher_bench import teacher_speed
 
     repetitions = 3 if quick else 9
-    rows = [codec_speed(length, repetitions) for length in ((2,) if quick else (3, 10))]
-    rows += critic_speed(repetitions) + quantizer_speed(repetitions)
-    rows += schedule_speed(repetitions, quick) + teacher_speed(repetitions, quick)
-    rows += language_speed(min(repetitions, 3), quick)
-    rows += memory.long_file((10, 30) if quick else (60, 600, 3600))
-    rows += [memory.long_file_agreement(10 if quick else 60), memory.kmeans_start()]
-    rows += peer_speed(min(repetitions, 5), quick)
-    print_table(rows)
+    parts: list[Callable[[], list[dict[str, Any]]]] = [
+        lambda: [codec_speed(length, repetitions) for length in ((2,) if quick else (3, 10))],
+        lambda: critic_speed(repetitions),
+        lambda: quantizer_speed(repetitions),
+        lambda: schedule_speed(repetitions, quick),
+        lambda: teacher_speed(repetitions, quick),
+        lambda: memory.long_file((10, 30) if quick else (60, 600, 3600)),
+        lambda: [memory.long_file_agreement(10 if quick else 60), memory.kmeans_start()],
+        lambda: language_speed(min(repetitions, 3), quick),
+        lambda: peer_speed(min(repetitions, 5), quick),
+    ]
     conditions = {
         "what": "medians of runs in turns; memory is the peak over that of an idle process",
         "threads": torch.get_num_threads(),
@@ -251,7 +254,13 @@ def main(quick: bool = False, path: str | Path | None = None) -> Path:
         "weights": "random, the same for both packages",
     }
     target = Path(path) if path else data_root() / "results" / "bench.json"
-    return target if quick and path is None else write_results(target, rows, conditions)
+    rows: list[dict[str, Any]] = []
+    for part in parts:
+        rows += part()
+        if path is not None or not quick:  # minutes each: what is known is kept
+            write_results(target, rows, conditions)
+    print_table(rows)
+    return target
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

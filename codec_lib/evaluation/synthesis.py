@@ -10,6 +10,7 @@ listeners. Read next: ``judges/base.py``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -98,36 +99,35 @@ def judge_synthesis(
     corpus, tasks
         See ``synthesis_tasks``.
     ways
-        By name, e.g. ``lm.synthesise`` with a model and a codec filled in; at the corpus's rate.
+        By name, e.g. ``lm.synthesise`` with a model and a codec filled in.
     judges
         Those that need more than a text and a voice are left out.
     against
         From the name of a way to that of another to compare it with, sentence by sentence.
-    batch_size
-        Utterances asked for at once.
-    log
-        Called with a line for each way.
+    batch_size, log
+        Utterances asked for at once; called with a line for each way.
 
     Returns
     -------
     list[dict[str, Any]]
-        A row for ``"recording"`` (of the target), ``"somebody else"`` (a recording with the right
-        words in another voice is not at hand, so only its voice is judged) and each way: ``way``,
-        ``utterances``; ``empty``, how many were; ``seconds_ratio``, mean length over that of the
-        recording; of every measure the fields of ``Score.summary``, and of ``Score.change`` where
-        the way is compared, with ``against``.
+        A row for ``"recording"`` (of the target), ``"somebody else"`` (only its voice is judged)
+        and each way: ``way``, ``utterances``; ``empty``, how many were; ``times_real_time``;
+        ``seconds_ratio``, mean length over that of the recording; of every measure the fields of
+        ``Score.summary``, and of ``Score.change`` where the way is compared, with ``against``.
     """
     prompts = [Prompt(corpus.load(prompt), corpus[prompt].text) for prompt, _ in tasks]
     texts, real = zip(*((corpus[i].text, corpus.load(i)) for _, i in tasks), strict=True)
     made = {"recording": real, "somebody else": [corpus.load(i) for i in _others(corpus, tasks)]}
-    parts = [slice(at, at + batch_size) for at in range(0, len(tasks), batch_size)]
+    pace = {}
     for name, way in ways.items():
-        made[name] = [wav for part in parts for wav in way(texts[part], prompts[part])]
+        made[name], seconds = _said(way, texts, prompts, batch_size)
+        samples = sum(wav.shape[-1] for wav in made[name])
+        pace[name] = {"times_real_time": samples / corpus.sample_rate / seconds}
         if log is not None:
             log(f"{name}: {len(tasks)} utterances said")
     rows, found = [], {}
     for name, wavs in made.items():
-        row: dict[str, Any] = {"way": name, "utterances": len(wavs)}
+        row: dict[str, Any] = {"way": name, "utterances": len(wavs), **pace.get(name, {})}
         row["empty"] = sum(not wav.shape[-1] for wav in wavs)
         spans = (a.shape[-1] / b.shape[-1] for a, b in zip(wavs, real, strict=True))
         row |= summarise([*spans], "seconds_ratio")
@@ -142,6 +142,16 @@ def judge_synthesis(
             for measure, score in found[row["way"]].items():
                 row |= score.change(found[rival][measure], measure)
     return rows
+
+
+def _said(
+    way: Way, texts: Sequence[str], prompts: Sequence[Prompt], batch_size: int
+) -> tuple[list[Tensor], float]:
+    """Let a way say everything, in batches; return it and the seconds that this took."""
+    start, parts = time.perf_counter(), range(0, len(texts), batch_size)
+    slices = [slice(at, at + batch_size) for at in parts]
+    wavs = [wav for part in slices for wav in way(texts[part], prompts[part])]
+    return wavs, time.perf_counter() - start
 
 
 def _scores(

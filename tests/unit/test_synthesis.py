@@ -71,6 +71,8 @@ def test_judges_hear_what_was_said_and_what_was_not(speech):
     assert by_way["right"]["wrong"] == 0 and by_way["mute"]["wrong"] == 1
     assert by_way["mute"]["empty"] == len(tasks) and by_way["mute"]["seconds_ratio"] == 0
     assert by_way["recording"]["seconds_ratio"] == 1
+    assert by_way["right"]["times_real_time"] > 1 > by_way["mute"]["times_real_time"] == 0
+    assert "times_real_time" not in by_way["recording"]
     assert "wrong" not in by_way["somebody else"]  # its words are not known
     assert by_way["right"]["against"] == "mute" and by_way["right"]["wrong_change"] == -1
     assert by_way["right"]["wrong_change_high"] == -1 and "against" not in by_way["recording"]

@@ -26,6 +26,7 @@ from .catalogue import CLAIMS, Claim
 from .workshop import ClaimSettings, OutOfTime, Workshop
 
 Values = dict[tuple[str, int], dict[str, float]]
+MARKS = ("<!-- claims: begin -->", "<!-- claims: end -->")
 
 
 def seeds_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -182,6 +183,30 @@ def claims_table(rows: Iterable[Mapping[str, Any]]) -> str:
         cells = (row["claim"], said, row["paper"], found, row["verdict"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def put_table(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    r"""Write the table into a Markdown file, between its two marks.
+
+    Parameters
+    ----------
+    path
+        The file; ``MARKS`` stand in it, each on a line of its own.
+    rows
+        See ``claim_rows``.
+
+    Raises
+    ------
+    ValueError
+        If a mark is missing; the file stays as it is.
+    """
+    path = Path(path)
+    before, first, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
+    _, last, after = rest.partition(MARKS[1])
+    if not first or not last:
+        raise ValueError(f"{path}: expected the marks {MARKS[0]} and {MARKS[1]}, got not both")
+    text = f"{before}{first}\n{claims_table(rows)}\n{last}{after}"
+    write_atomic(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
 def run_claims(

@@ -119,7 +119,9 @@ def _forms(shop: Workshop, task: str, seed: int) -> dict[str, dict[str, Any]]:
 
     def measured() -> dict[str, dict[str, Any]]:
         settings = DiscreteSettings(UNITS, (), seeds=(seed,), perturbations=())
-        rows = discrete_study(TEACHER, task, *shop.aligned(), settings)
+        speech = shop.heard(16_000)
+        parts = (speech[::2], speech[1::2]) if task == "speaker" else shop.aligned()
+        rows = discrete_study(TEACHER, task, *parts, settings)
         return {row["form"].removeprefix("units "): row for row in rows}
 
     return shop.once(("forms", task, seed), measured)
@@ -130,6 +132,15 @@ def discrete_costs(shop: Workshop, seed: int) -> Figures:
     rows = _forms(shop, "phonemes", seed)
     one, other = (100 * rows[form]["error"] for form in ("continuous", "200"))
     return {"gain": other - one, "one": one, "other": other}
+
+
+def fine_detail(shop: Workshop, seed: int) -> Figures:
+    """Claim 23: 200 units cost more of who speaks than of what is said, held-out readers."""
+    costs = []
+    for task in ("speaker", "phonemes"):
+        rows = _forms(shop, task, seed)
+        costs.append(100 * (rows["200"]["error"] - rows["continuous"]["error"]))
+    return against(*costs)
 
 
 def larger_pays(shop: Workshop, seed: int) -> Figures:
