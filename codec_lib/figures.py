@@ -147,9 +147,14 @@ def board(rows: Sequence[Mapping[str, Any]]) -> Figure:
         for name in dict.fromkeys(row["codec"] for row in found):
             own = [row for row in found if row["codec"] == name]
             rates = [row["bitrate"] / 1000 for row in own]
-            style = {"color": "black", "linestyle": ":"} if name == "Opus" else {}
+            style = {"color": "0.5", "linestyle": ":"} if name == "Opus" else {}
             ax.plot(rates, [row[metric] for row in own], marker="o", ms=4, label=name, **style)
         ax.set(xscale="log", xlabel="bitrate with lengths (kbit/s)", ylabel=label)
+        ax.set_xticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16"], minor=False)
+        ax.minorticks_off()
+    axes[0, 1].set_yscale("log")  # Opus below 6 kbit/s hears no more than a telephone
+    axes[0, 1].set_yticks([0.25, 0.5, 1], ["0.25", "0.5", "1"], minor=False)
+    axes[0, 1].minorticks_off()
     axes[0, 1].legend(fontsize=7)
     return figure
 

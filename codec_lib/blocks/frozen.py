@@ -150,6 +150,8 @@ class _Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, ceil(T / s), C')."""
+        if not self.reflects and self.left == self.right and x.shape[1] % self.stride == 0:
+            return self.conv(x, self.left)
         return self.conv(self._padded(x))
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
@@ -180,7 +182,7 @@ class _ConvTranspose(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, F, C) to (B, s F, C')."""
-        rows = self.conv(_zeroed(x, self.overlap, self.overlap))  # (B, F + overlap, s C')
+        rows = self.conv(x, self.overlap)  # (B, F + overlap, s C')
         out = rows.view(x.shape[0], rows.shape[1] * self.stride, -1)  # (B, T, C')
         return out[:, self.left : out.shape[1] - self.right].contiguous()
 

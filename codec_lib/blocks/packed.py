@@ -23,7 +23,7 @@ def can_pack(weight: Tensor) -> bool:
 
 
 class PackedConv(nn.Module):
-    r"""A convolution along frames-first memory, without padding.
+    r"""A convolution along frames-first memory.
 
     Parameters
     ----------
@@ -40,22 +40,22 @@ class PackedConv(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.bias, self.steps = bias, ([0, 0], [1, stride], [1, dilation])
+        self.bias, self.steps = bias, ([1, stride], [1, dilation])
         self.weight, self.is_packed = weight.unsqueeze(2).contiguous(), can_pack(weight)
         if self.is_packed:  # as an image of one row, (C', C, 1, k)
             typical = [1, weight.shape[1], 1, TYPICAL * stride]
             reorder = torch.ops.mkldnn._reorder_convolution_weight
-            self.weight = reorder(self.weight, *self.steps, 1, typical)
+            self.weight = reorder(self.weight, [0, 0], *self.steps, 1, typical)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, C), contiguous, to (B, T', C')."""
+    def forward(self, x: Tensor, zeros: int = 0) -> Tensor:
+        """Map (B, T, C), contiguous, with zeros on both sides, to (B, T', C')."""
         if self.is_packed:
             out = torch.ops.mkldnn._convolution_pointwise(
-                _as_image(x), self.weight, self.bias, *self.steps, 1, "none", [], ""
+                _as_image(x), self.weight, self.bias, [0, zeros], *self.steps, 1, "none", [], ""
             )
         else:
-            padding, stride, dilation = self.steps
-            out = F.conv2d(_as_image(x), self.weight, self.bias, stride, padding, dilation)
+            stride, dilation = self.steps
+            out = F.conv2d(_as_image(x), self.weight, self.bias, stride, [0, zeros], dilation)
         return out.squeeze(2).transpose(1, 2).contiguous()
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class PackedConv(nn.Module):
         if not self.is_packed:
             return total.add_(self(x))
         torch.ops.mkldnn._convolution_pointwise_(
-            _as_image(total), _as_image(x), self.weight, self.bias, *self.steps, 1,
+            _as_image(total), _as_image(x), self.weight, self.bias, [0, 0], *self.steps, 1,
             "add", None, None, [], None,
         )  # fmt: skip
         return total

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-TILE_FRAMES = (
-    128  # measured on SEANet at 50 Hz: 100 to 150 is fastest, 25 and 250 cost a fifth more
-)
+# Measured on SEANet at 50 Hz: 100 to 150 is fastest, 25 and 250 cost a fifth more. On DAC, whose
+# context is three times as long, 256 are 14 % faster than 128 on two seconds, and alike on six.
+TILE_FRAMES = 128
+CONTEXTS = 20  # a tile is at least as long as so many contexts, which are run twice
 
 
 def run_tiled(
@@ -50,7 +51,7 @@ def run_tiled(
     tensor(600.)
     """
     frames = -(-x.shape[-1] // hop_in)
-    tile = max(16, TILE_FRAMES // x.shape[0])
+    tile = max(16, max(TILE_FRAMES, CONTEXTS * context) // x.shape[0])
     if torch.is_grad_enabled() or x.device.type != "cpu" or frames <= tile + context:
         return function(x)
     pieces = []

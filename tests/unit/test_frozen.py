@@ -105,6 +105,8 @@ def test_packed_layers_are_torchs(packs, monkeypatch):
     with torch.no_grad():
         packed, expected = PackedConv(conv.weight, conv.bias, 2, 2), conv(x.transpose(1, 2))
         assert torch.allclose(packed(x).transpose(1, 2), expected, atol=1e-6)
+        inside = packed(x, 2)[:, 1:-1]
+        assert torch.allclose(inside, packed(x), atol=1e-6)
         total = torch.randn(2, 9, 6)
         before = total.clone()
         assert packed.add_to(total, x[:, :21]) is total
