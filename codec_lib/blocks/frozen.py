@@ -13,6 +13,7 @@ Differences from the trainable network are of rounding only, about 1e-7. Noteboo
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 
 import torch
@@ -123,7 +124,7 @@ class _Elementwise(nn.Module):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.layer = layer.requires_grad_(False)
+        self.layer = deepcopy(layer).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C), in place where that is possible."""

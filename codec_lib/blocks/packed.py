@@ -1,9 +1,9 @@
 r"""Convolutions and linear layers, for use on a CPU, with weights in the order that oneDNN wants.
 
-torch hands most float32 matrix products to MKL, which runs at a third of its speed on processors of
-another maker, and convolutions to oneDNN, which reorders their weights at every call. Packed once,
-both run at oneDNN's speed on every x86 processor. Where torch has no oneDNN they are torch's own
-layers. Leaves out: gradients, bf16, GPUs. Read next: ``blocks/frozen.py``.
+torch hands most float32 matrix products to MKL, which takes a slow path on processors by AMD, and
+convolutions to oneDNN, which reorders their weights at every call. Packed once, both run at
+oneDNN's speed on every x86 processor. Where torch has no oneDNN they are torch's own layers.
+Leaves out: gradients, bf16, GPUs. Read next: ``blocks/frozen.py``.
 """
 
 from __future__ import annotations

@@ -90,6 +90,7 @@ def test_bigcodecs_networks(name, num_samples):
     assert torch.allclose(Frozen(encoder)(wav), z, atol=2e-6)
     assert torch.allclose(Frozen(decoder)(z), decoder(z), atol=2e-6)
     assert (wav == given).all() and (encoder(wav) == z).all(), "something was overwritten"
+    assert all(p.requires_grad for p in [*encoder.parameters(), *decoder.parameters()])
 
 
 def test_lossy_decoder():
