@@ -60,8 +60,8 @@ def _compared(
             "ours_seconds": statistics.median(seconds[OURS]),
             "theirs_seconds": statistics.median(seconds[package]),
             "ratio": ratio(seconds, package, OURS),
-            "peak_megabytes": megabytes[OURS],
-            "their_megabytes": megabytes[package],
+            **({"peak_megabytes": megabytes[OURS]} if megabytes else {}),
+            **({"their_megabytes": megabytes[package]} if megabytes else {}),
         }
         for package in runs
         if package != OURS
@@ -94,25 +94,36 @@ def inference_rows(name: str, seconds: float, repetitions: int) -> list[dict[str
     return rows
 
 
-def training_rows(seconds: float, repetitions: int) -> list[dict[str, Any]]:
+def training_rows(
+    seconds: float,
+    repetitions: int,
+    batch: int = 1,
+    device: str = "cpu",
+    bf16: bool = False,
+) -> list[dict[str, Any]]:
     r"""Compare a whole training step of DAC, codec and critics.
 
     Parameters
     ----------
     seconds
-        Length of the crop, s.
+        Length of a crop, s.
     repetitions
         Turns.
+    batch, device, bf16
+        See ``dac_steps``; memory is measured on a CPU, in float32.
     """
-    steps = dac_steps(seconds)
+    steps = dac_steps(seconds, batch, device, bf16)
     losses = {package: step() for package, step in steps.items()}
     apart = max(
         abs(ours / losses[package][name] - 1)
         for package in losses
         for name, ours in losses[OURS].items()
     )
-    megabytes = memory.in_own_process("peers", f"{seconds}:training")["megabytes"]["step"]
-    rows = _compared(f"DAC 44.1 kHz, training step of {seconds:g} s", steps, repetitions, megabytes)
+    where = f"{batch} x {seconds:g} s" + (f" on {device}" + ", bf16" * bf16) * (device != "cpu")
+    megabytes = {}
+    if device == "cpu" and not bf16:
+        megabytes = memory.in_own_process("peers", f"{seconds}:training")["megabytes"]["step"]
+    rows = _compared(f"DAC 44.1 kHz, training step of {where}", steps, repetitions, megabytes)
     return [{**row, "losses_apart": apart} for row in rows]
 
 
@@ -152,7 +163,7 @@ def _warm(peers: Peers) -> dict[str, dict[str, Callable[[], Any]]]:
 
 
 def peer_speed(repetitions: int, quick: bool = False) -> list[dict[str, Any]]:
-    r"""Compare everything, on one core.
+    r"""Compare everything, on one core; a training step also on a GPU, where there is one.
 
     Parameters
     ----------
@@ -165,4 +176,7 @@ def peer_speed(repetitions: int, quick: bool = False) -> list[dict[str, Any]]:
         if quick:
             return inference_rows("EnCodec", 0.5, repetitions)
         rows = [row for name in PEERS for row in inference_rows(name, 2.0, repetitions)]
-        return rows + training_rows(CROP, repetitions)
+        rows += training_rows(CROP, repetitions)
+    if torch.cuda.is_available():
+        rows += training_rows(1.0, repetitions, batch=8, device="cuda", bf16=True)
+    return rows

@@ -48,6 +48,16 @@ def test_a_package_that_is_not_there_is_named() -> None:
         peers.imported("nothing_like_it", "nothing-like-it")
 
 
+def test_training_rows_of_any_steps(monkeypatch) -> None:
+    def steps(*arguments: object) -> dict[str, object]:
+        return {"theirs": lambda: {"mel": 2.0}, peers.OURS: lambda: {"mel": 2.02}}
+
+    monkeypatch.setattr(peer_bench, "dac_steps", steps)
+    (row,) = peer_bench.training_rows(1.0, 2, batch=8, device="cuda", bf16=True)
+    assert row["measured"].endswith("step of 8 x 1 s on cuda, bf16, against theirs")
+    assert row["losses_apart"] == pytest.approx(0.01) and "peak_megabytes" not in row
+
+
 @pytest.mark.slow
 def test_training_steps_have_equal_losses_and_gradients() -> None:
     """Two steps each: the second has the losses of what the first has learnt."""
