@@ -9,9 +9,9 @@ between the right texts and all of them,
 
 the variational form of CLUB [Cheng et al. 2020, CLUB], Eq. (7): an upper bound of the mutual
 information where q is the true conditional, and no bound otherwise. It grows with the texts: it is
-given in nats an utterance, as published, and in nats a symbol, divided by the mean length. Beside
-it stands InfoNCE [van den Oord et al. 2018, CPC], a lower bound whatever q is, from the same
-numbers; it cannot exceed log N.
+given in nats an utterance, as Eq. (1) stands, and in nats a symbol, divided by the mean length;
+which of them is published is not stated. Beside it stands InfoNCE [van den Oord et al. 2018, CPC],
+a lower bound whatever q is, from the same numbers; it cannot exceed log N.
 
 Notebook 30. Leaves out: training the probe (``ctc_probe.py``).
 Read next: ``readings.py``.

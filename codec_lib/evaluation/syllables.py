@@ -122,7 +122,7 @@ def omega_squared(x: Tensor, labels: Sequence[Any]) -> float:
     r"""Return the share of variance that a label moves, less what chance would give.
 
     .. math:: \omega^2 = \frac{\sum_g n_g \lVert \bar x_g - \bar x \rVert^2 - (G - 1) s^2}
-              {\sum_n \lVert x_n - \bar x \rVert^2}, \qquad
+              {\sum_n \lVert x_n - \bar x \rVert^2 + s^2}, \qquad
               s^2 = \frac{1}{N - G} \sum_g \sum_{n \in g} \lVert x_n - \bar x_g \rVert^2
 
     Parameters
@@ -148,8 +148,8 @@ def omega_squared(x: Tensor, labels: Sequence[Any]) -> float:
     counts = group.sum(dim=0)  # (G,)
     means = (group.T @ rows) / counts[:, None]
     total, between = rows.square().sum(), (counts * means.square().sum(dim=1)).sum()
-    chance = (total - between) / (len(rows) - len(counts)) * (len(counts) - 1)
-    return float((between - chance) / total)
+    within = (total - between) / (len(rows) - len(counts))
+    return float((between - (len(counts) - 1) * within) / (total + within))
 
 
 def pair_means(table: Tensor, syllables: Syllables) -> dict[str, float]:

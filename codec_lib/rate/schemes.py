@@ -65,12 +65,12 @@ def segment_by(
         costs = segment_costs(z, max_length, cost)
         if max_length > 1 and not bool(costs[:, 1, 1:].isfinite().all()):  # of all pairs
             raise NonFiniteFeatures(NOT_FINITE)
-        rows = [_merge(item, num_segments) for item in costs.cpu().numpy()]
+        rows = [merge_neighbours(item, num_segments) for item in costs.cpu().numpy()]
         return torch.tensor(rows, device=z.device)
     if scheme == "uniform":
         ends = torch.arange(num_segments + 1) * frames // num_segments
         return ends.diff().expand(batch, -1).to(z.device)
-    rows = [_throw(frames, num_segments, max_length, generator) for _ in range(batch)]
+    rows = [cut_at_random(frames, num_segments, max_length, generator) for _ in range(batch)]
     return torch.stack(rows).to(z.device)
 
 
@@ -90,16 +90,24 @@ def _check_cut(scheme: str, z: Tensor, num_segments: int, max_length: int, cost:
         )
 
 
-def _throw(
-    frames: int, num_segments: int, max_length: int, generator: torch.Generator | None
+def cut_at_random(
+    frames: int, num_segments: int, max_length: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Return lengths (K,): 1 each, and what is left in free places chosen at random."""
+    r"""Return lengths (K,): 1 each, and what is left in free places chosen at random.
+
+    Parameters
+    ----------
+    frames, num_segments, max_length
+        F, K and U, with K to K U frames.
+    generator
+        Of what is drawn.
+    """
     places = torch.randperm(num_segments * (max_length - 1), generator=generator)
     chosen = places[: frames - num_segments] % num_segments
     return 1 + torch.bincount(chosen, minlength=num_segments)
 
 
-def _merge(costs: np.ndarray, num_segments: int) -> list[int]:
+def merge_neighbours(costs: np.ndarray, num_segments: int) -> list[int]:
     """Merge neighbours, the pair that adds least first, until ``num_segments`` are left.
 
     ``costs[r, j]`` is the cost of the r + 1 frames that end with frame j.
