@@ -22,6 +22,7 @@ from codec_lib.blocks.vocos import VocosDecoder
 from codec_lib.codecs.base import Codec
 from codec_lib.codecs.published_vocos import load_vocos_layout
 from codec_lib.codecs.registry import build
+from codec_lib.evaluation.speed import official_pair
 
 Action = Callable[[], Tensor]
 PARTS = ("encoder", "decoder", "quantizer")
@@ -36,15 +37,12 @@ class Peers:
     ----------
     name
         Of the codec.
-    sample_rate
-        Hz.
     actions
         ``"encode"`` or ``"decode"`` to package name to what does it; codes (K, B, F) or (B, K, F),
         waveforms (B, 1, T).
     """
 
     name: str
-    sample_rate: int
     actions: dict[str, dict[str, Action]]
 
 
@@ -134,7 +132,7 @@ def encodec_24khz(seconds: float) -> Peers:
         "transformers": lambda: port.decode(ported.audio_codes, ported.audio_scales)[0],
         OURS: lambda: ours.decode(mine),
     }
-    return Peers("EnCodec 24 kHz", 24_000, {"encode": encode, "decode": decode})
+    return Peers("EnCodec 24 kHz", {"encode": encode, "decode": decode})
 
 
 def dac_pair() -> tuple[nn.Module, Codec]:
@@ -167,19 +165,17 @@ def dac_44khz(seconds: float) -> Peers:
         "transformers": lambda: port.decode(audio_codes=codes).audio_values.view(1, 1, -1),
         OURS: lambda: ours.decode(mine),
     }
-    return Peers("DAC 44.1 kHz", 44_100, {"encode": encode, "decode": decode})
+    return Peers("DAC 44.1 kHz", {"encode": encode, "decode": decode})
 
 
 def speechtokenizer_16khz(seconds: float) -> Peers:
     """SpeechTokenizer: its package and ours."""
-    from codec_lib.evaluation.speed import official_pair  # which imports this file's reader
-
     theirs, ours = official_pair()
     wav = noise(seconds, 16_000)
     codes, mine = theirs.encode(wav), ours.encode(wav)
     encode = {"speechtokenizer": lambda: theirs.encode(wav), OURS: lambda: ours.encode(wav).codes}
     decode = {"speechtokenizer": lambda: theirs.decode(codes), OURS: lambda: ours.decode(mine)}
-    return Peers("SpeechTokenizer", 16_000, {"encode": encode, "decode": decode})
+    return Peers("SpeechTokenizer", {"encode": encode, "decode": decode})
 
 
 def vocos_24khz(seconds: float) -> Peers:
@@ -193,7 +189,7 @@ def vocos_24khz(seconds: float) -> Peers:
     pack_linears(ours)
     mel = torch.randn(1, 100, round(seconds * 24_000 / 256))
     decode = {"vocos": lambda: theirs.decode(mel)[:, None], OURS: lambda: ours(mel)}
-    return Peers("Vocos 24 kHz", 24_000, {"decode": decode})
+    return Peers("Vocos 24 kHz", {"decode": decode})
 
 
 def noise(seconds: float, sample_rate: int) -> Tensor:

@@ -257,10 +257,10 @@ def main(quick: bool = False, path: str | Path | None = None) -> Path:
     rows: list[dict[str, Any]] = []
     for part in parts:
         rows += part()
-        if path is not None or not quick:  # minutes each: what is known is kept
+        if path is not None:  # minutes each: what is known is kept
             write_results(target, rows, conditions)
     print_table(rows)
-    return target
+    return target if quick else write_results(target, rows, conditions)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -99,7 +99,7 @@ def judge_synthesis(
     corpus, tasks
         See ``synthesis_tasks``.
     ways
-        By name, e.g. ``lm.synthesise`` with a model and a codec filled in.
+        By name, e.g. ``lm.synthesise`` with a model and a codec filled in; at the corpus's rate.
     judges
         Those that need more than a text and a voice are left out.
     against

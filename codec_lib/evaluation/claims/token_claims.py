@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from codec_lib.data import Corpus
 from codec_lib.data import corpus as find_corpus
 
 from ..codec_probe import read_codebooks
@@ -119,12 +120,18 @@ def _forms(shop: Workshop, task: str, seed: int) -> dict[str, dict[str, Any]]:
 
     def measured() -> dict[str, dict[str, Any]]:
         settings = DiscreteSettings(UNITS, (), seeds=(seed,), perturbations=())
-        speech = shop.heard(16_000)
-        parts = (speech[::2], speech[1::2]) if task == "speaker" else shop.aligned()
-        rows = discrete_study(TEACHER, task, *parts, settings)
+        rows = discrete_study(TEACHER, task, *_parts(shop, task), settings)
         return {row["form"].removeprefix("units "): row for row in rows}
 
     return shop.once(("forms", task, seed), measured)
+
+
+def _parts(shop: Workshop, task: str) -> tuple[Corpus, Corpus]:
+    """Return what a task is learnt from and tested on: the same held-out readers, or others."""
+    if task != "speaker":
+        return shop.aligned()
+    speech = shop.heard(16_000)
+    return speech[::2], speech[1::2]
 
 
 def discrete_costs(shop: Workshop, seed: int) -> Figures:
