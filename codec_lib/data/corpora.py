@@ -9,6 +9,7 @@ name                           what is returned
 ``synthetic/mixed/2.5h``       the same with more texts than there are sentences: to learn speaking
 ``synthetic/many/2.5h``        that, in 440 voices: to learn to speak in the voice of a prompt
 ``synthetic/mandarin``         single Mandarin syllables in their tones, see ``mandarin.py``
+``strings/<corpus>``           single recorded words joined by speaker, see ``strings.py``
 ``librispeech/<part>``         LibriSpeech in its own layout, e.g. ``train-clean-100``
 ``libritts/<part>``            LibriTTS in its own layout
 ``ljspeech``, ``vctk``         LJSpeech 1.1, VCTK 0.92
@@ -34,6 +35,7 @@ from codec_lib import paths
 
 from .layouts import read_librispeech, read_ljspeech, read_vctk
 from .manifests import read_manifest
+from .strings import named_strings
 from .utterances import Corpus
 
 _LIBRI_PARTS = {  # sizes of the archives, LibriSpeech and LibriTTS
@@ -255,6 +257,8 @@ def _find(name: str, sample_rate: int, download: bool) -> Corpus:
         from .synthetic import named_synthetic  # loads espeak-ng, which other corpora do not need
 
         return named_synthetic(name, sample_rate)
+    if name.startswith("strings/"):
+        return named_strings(name, _find(name.removeprefix("strings/"), sample_rate, download))
     roots = [root for root in (paths.real_data_root(), paths.corpora_root()) if root is not None]
     if name.lower() in SOURCES:
         return _published(name.lower(), roots, sample_rate, download)

@@ -3,7 +3,7 @@ r"""Make a corpus of single words, each in several voices: labels for a word and
 What the recorded corpora of keywords and digits have, made offline: every word is spoken several
 times by every voice, with another pitch and rate each time, and every fourth time is for testing.
 Voices are therefore known in the test, as in the Free Spoken Digit Dataset. No paper. Notebook 33.
-Leaves out: sentences (``synthetic.py``). Read next: ``mandarin.py``.
+Leaves out: sentences (``synthetic.py``). Read next: ``strings.py``.
 """
 
 from __future__ import annotations
