@@ -10,6 +10,8 @@ import torch
 
 import codec_lib
 from codec_lib.codecs.continuous import build_continuous
+from codec_lib.data.spoken_words import make_words
+from codec_lib.data.strings import make_strings
 from codec_lib.evaluation import judges
 from codec_lib.evaluation.judges import (
     JudgedClip,
@@ -177,6 +179,18 @@ def test_pocketsphinx_hears_recorded_speech(librispeech_words):
     ]
     swapped = make_judges(["words"])["words"](wrong)["wer"].summary("wer")["wer"]
     assert right < swapped - 0.1
+
+
+def test_pocketsphinx_can_know_some_words_alone(tmp_path):
+    pytest.importorskip("pocketsphinx")
+    digits = make_words(tmp_path / "words", ("two", "seven", "nine"), ("m3",), takes=8)
+    said = make_strings(tmp_path / "strings", digits, takes=1)
+    clips = [JudgedClip(said.load(i), RATE, text=one.text) for i, one in enumerate(said)]
+    knows = make_judges(["words=two|seven|nine|smart mirror"])["words"]
+    right = knows(clips)["wer"].summary("wer")["wer"]
+    assert right < 0.35 and right < make_judges(["words"])["words"](clips)["wer"].summary("")[""]
+    with pytest.raises(ValueError, match="got 'snwby', expected a word of PocketSphinx's"):
+        make_judges(["words=two|snwby"])
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ name                                recogniser                                  
 ==================================  ================================================  ===========
 ``words``                           PocketSphinx with its own US English models       a package
 ``words=wav2vec2_asr_base_960h``    wav2vec 2.0 by CTC, and others of ``asr.py``      a download
+``words=zero|one|two``              PocketSphinx that knows these words alone         a package
 ``words=FOLDER``                    Whisper in the layout of Hugging Face             a download
 ==================================  ================================================  ===========
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,8 +48,9 @@ class WordsJudge(Judge):
     Parameters
     ----------
     recogniser
-        Empty for PocketSphinx, a name of ``teachers.asr.PUBLISHED_ASR``, or a folder with a Whisper
-        model; or a function from waveforms (1, T) at 16 kHz to texts.
+        Empty for PocketSphinx, words between ``|`` for one that knows these alone, a name of
+        ``teachers.asr.PUBLISHED_ASR``, or a folder with a Whisper model; or a function from
+        waveforms (1, T) at 16 kHz to texts.
 
     Raises
     ------
@@ -81,8 +84,8 @@ def listener(name: str = "") -> Listener:
     r"""Return a recogniser by name; see ``WordsJudge``."""
     from codec_lib.teachers.asr import PUBLISHED_ASR, published_recogniser
 
-    if not name:
-        return sphinx_listener()
+    if not name or "|" in name:
+        return sphinx_listener(vocabulary=tuple(name.split("|")) if name else ())
     if name in PUBLISHED_ASR:
         recogniser = published_recogniser(name)
         return lambda wavs: [
@@ -91,7 +94,7 @@ def listener(name: str = "") -> Listener:
     return whisper_listener(name)
 
 
-def sphinx_listener(processes: int | None = None) -> Listener:
+def sphinx_listener(processes: int | None = None, vocabulary: tuple[str, ...] = ()) -> Listener:
     r"""Return PocketSphinx as a recogniser, which listens on several cores.
 
     Parameters
@@ -99,38 +102,53 @@ def sphinx_listener(processes: int | None = None) -> Listener:
     processes
         By default one per core, at most four, and one for every four clips: each takes seconds to
         start.
+    vocabulary
+        Words or phrases; said in any number and order, and nothing else. By default those of its
+        language model.
 
     Raises
     ------
     ValueError
-        If pocketsphinx is not installed.
+        If pocketsphinx is not installed, or its dictionary lacks a word.
     """
     from codec_lib.teachers.sphinx import _pocketsphinx
 
     _pocketsphinx()  # say now that it is missing
+    if vocabulary:
+        _decoder(vocabulary)
     count = processes or min(4, os.cpu_count() or 1)
 
     def listen(wavs: Sequence[Tensor]) -> list[str]:
         raw = [(w[0].clamp(-1, 1) * 32767).round().to(torch.int16).numpy().tobytes() for w in wavs]
         needed = count if processes else min(count, -(-len(wavs) // 4))
         if needed == 1 or len(wavs) == 1:
-            return [_sphinx(one) for one in raw]
+            return [_sphinx(one, vocabulary) for one in raw]
         with ProcessPoolExecutor(needed, get_context("spawn")) as pool:
-            return list(pool.map(_sphinx, raw))
+            return list(pool.map(partial(_sphinx, vocabulary=vocabulary), raw))
 
     return listen
 
 
-_DECODER: list[Any] = []  # PocketSphinx's decoder of this process: a second to make, 60 MB
+@cache
+def _decoder(vocabulary: tuple[str, ...]) -> Any:
+    """Return PocketSphinx's decoder of this process: a second to make, 60 MB."""
+    from pocketsphinx import Decoder
+
+    if not vocabulary:
+        return Decoder(loglevel="FATAL", **_BEAMS)
+    decoder = Decoder(loglevel="FATAL", lm=None)
+    for word in " ".join(vocabulary).split():
+        if not decoder.lookup_word(word):
+            raise ValueError(f"words: got {word!r}, expected a word of PocketSphinx's dictionary")
+    said = " | ".join(phrase for phrase in vocabulary if phrase.strip())
+    decoder.add_jsgf_string("said", f"#JSGF V1.0; grammar said; public <said> = ( {said} )+;")
+    decoder.activate_search("said")
+    return decoder
 
 
-def _sphinx(raw: bytes) -> str:
+def _sphinx(raw: bytes, vocabulary: tuple[str, ...] = ()) -> str:
     """Write down what 16-bit samples say."""
-    if not _DECODER:
-        from pocketsphinx import Decoder
-
-        _DECODER.append(Decoder(loglevel="FATAL", **_BEAMS))
-    decoder = _DECODER[0]
+    decoder = _decoder(vocabulary)
     decoder.reinit_feat()  # forget the noise of the last recording
     decoder.start_utt()
     decoder.process_raw(raw, full_utt=True)
