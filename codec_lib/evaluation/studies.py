@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,13 @@ from codec_lib.teachers.features import long_features
 
 from .ctc_probe import ProbeSettings, extracted
 from .discrete import forms_of, slot
-from .disentanglement import default_groups, layer_vectors, name_silhouette, separation
+from .disentanglement import (
+    LayerVectors,
+    default_groups,
+    layer_vectors,
+    name_silhouette,
+    separation,
+)
 from .form_heads import compare, label_forms, read_forms
 from .heard import Extract, key_of, remembered
 from .judges.signal import PitchJudge
@@ -87,14 +92,8 @@ def layers_study(
     groups = {f"RVQ-{k + 1}": [k] for k in range(codec.num_quantizers)}
     groups |= {name: layers for name, layers in default_groups(codec).items() if len(layers) > 1}
     vectors = layer_vectors(codec, corpus, groups, frames_each, seed)
-    rows, found = separation(vectors, seed), {}
-    speakers = sorted(set(vectors.speakers))
-    for name, means in vectors.utterances.items():
-        found[name] = []
-        for left_out in ["", *speakers]:
-            kept = [one != left_out for one in vectors.speakers]
-            named = list(compress(vectors.speakers, kept))
-            found[name].append(name_silhouette(means[torch.tensor(kept)], named))
+    rows = separation(vectors, seed)
+    found = {name: silhouettes_without(vectors, name) for name in vectors.utterances}
     first = found["RVQ-1"]
     for row in rows:
         own = found[row["layers"]]
@@ -104,6 +103,27 @@ def layers_study(
             low, high = jackknife_interval(value, without)
             row |= {field: value, f"{field}_low": low, f"{field}_high": high}
     return rows
+
+
+def silhouettes_without(vectors: LayerVectors, group: str) -> list[float]:
+    r"""Return the silhouette of speakers in a group of codebooks, and that without each in turn.
+
+    Utterances of one speaker are no independent draws of a voice: intervals are the jackknife's
+    over speakers (``results.jackknife_interval``).
+
+    Parameters
+    ----------
+    vectors, group
+        See ``disentanglement.layer_vectors``.
+
+    Returns
+    -------
+    list[float]
+        Of all speakers first, then with one left out, in the order of their names.
+    """
+    means, speakers = vectors.utterances[group], np.array(vectors.speakers)
+    kept = [speakers != left_out for left_out in ("", *np.unique(speakers))]
+    return [name_silhouette(means[torch.from_numpy(one)], list(speakers[one])) for one in kept]
 
 
 @dataclass(frozen=True)
