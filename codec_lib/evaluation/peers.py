@@ -8,11 +8,9 @@ equal. Leaves out: clocks (``peer_bench.py``), small sizes (``tests/parity``). R
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +20,7 @@ from codec_lib.blocks.vocos import VocosDecoder
 from codec_lib.codecs.base import Codec
 from codec_lib.codecs.published_vocos import load_vocos_layout
 from codec_lib.codecs.registry import build
-from codec_lib.evaluation.speed import official_pair
+from codec_lib.evaluation.speed import imported, official_pair
 
 Action = Callable[[], Tensor]
 PARTS = ("encoder", "decoder", "quantizer")
@@ -44,22 +42,6 @@ class Peers:
 
     name: str
     actions: dict[str, dict[str, Action]]
-
-
-def imported(module: str, package: str) -> Any:
-    r"""Import a module of a package that only benchmarks and tests need.
-
-    Raises
-    ------
-    ValueError
-        If it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(
-            f"{package}: not installed, expected for the benchmark. Hint: make env installs it"
-        ) from error
 
 
 def _values(part: nn.Module) -> Iterator[Tensor]:

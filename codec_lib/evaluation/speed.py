@@ -103,20 +103,31 @@ def ratio(seconds: Mapping[str, Sequence[float]], numerator: str, denominator: s
     return statistics.median(above / below for above, below in turns)
 
 
+def imported(module: str, package: str) -> Any:
+    r"""Import a module of a package that only benchmarks and tests need.
+
+    Raises
+    ------
+    ValueError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"{package}: not installed, expected for the benchmark. Hint: make env installs it"
+        ) from error
+
+
 def official_pair() -> tuple[nn.Module, nn.Module]:
     r"""Return the published package's SpeechTokenizer and ours, with the same random weights.
 
     Raises
     ------
     ValueError
-        If the package is not installed; the message says how to get it.
+        If the package is not installed.
     """
-    try:
-        official = importlib.import_module("speechtokenizer")
-    except ImportError as error:
-        raise ValueError(
-            "speechtokenizer: not installed, expected 0.1.2; pip install speechtokenizer==0.1.2"
-        ) from error
+    official = imported("speechtokenizer", "speechtokenizer==0.1.2")
     torch.manual_seed(0)
     theirs = official.SpeechTokenizer(PUBLISHED_CONFIG).eval()
     for layer in theirs.quantizer.vq.layers:

@@ -110,10 +110,12 @@ def judge_synthesis(
     Returns
     -------
     list[dict[str, Any]]
-        A row for ``"recording"`` (of the target), ``"somebody else"`` (only its voice is judged)
-        and each way: ``way``, ``utterances``; ``empty``, how many were; ``times_real_time``;
-        ``seconds_ratio``, mean length over that of the recording; of every measure the fields of
-        ``Score.summary``, and of ``Score.change`` where the way is compared, with ``against``.
+        A row for ``"recording"`` (of the target), ``"somebody else"`` (a recording of another
+        speaker, of which only the voice is judged) and each way: ``way``, ``utterances``;
+        ``empty``, how many were; ``times_real_time``, seconds of speech in one of work, of ways
+        alone; ``seconds_ratio``, mean length over that of the recording; of every measure the
+        fields of ``Score.summary``, and of ``Score.change`` where the way is compared, with
+        ``against``.
     """
     prompts = [Prompt(corpus.load(prompt), corpus[prompt].text) for prompt, _ in tasks]
     texts, real = zip(*((corpus[i].text, corpus.load(i)) for _, i in tasks), strict=True)
@@ -137,11 +139,15 @@ def judge_synthesis(
             row |= score.summary(measure)
         rows.append(row)
     for row in rows:
-        if row["way"] in against:
-            row["against"] = rival = against[row["way"]]
-            for measure, score in found[row["way"]].items():
-                row |= score.change(found[rival][measure], measure)
+        if rival := against.get(row["way"]):
+            row |= {"against": rival, **_changes(found[row["way"]], found[rival])}
     return rows
+
+
+def _changes(own: Mapping[str, Score], rival: Mapping[str, Score]) -> dict[str, float]:
+    """Compare two ways, sentence by sentence, by every measure."""
+    changes = (score.change(rival[measure], measure) for measure, score in own.items())
+    return {field: value for one in changes for field, value in one.items()}
 
 
 def _said(
