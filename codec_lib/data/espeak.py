@@ -38,6 +38,10 @@ class EspeakError(ValueError):
     r"""Say why espeak-ng could not speak: it is missing, or does not know the voice."""
 
 
+class EspeakMissing(EspeakError):
+    r"""Say that espeak-ng or its data is not there, whatever the text."""
+
+
 @dataclass(frozen=True)
 class Speech:
     r"""What espeak-ng said.
@@ -123,7 +127,9 @@ def speak(
         options = _INIT_PHONEME_EVENTS | _INIT_DONT_EXIT
         sample_rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, data_path, options)
         if sample_rate <= 0:
-            raise EspeakError(f"espeak-ng: got error {sample_rate} from its data in {data_path!r}")
+            raise EspeakMissing(
+                f"espeak-ng: got error {sample_rate} from its data in {data_path!r}"
+            )
         if library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise EspeakError(f"voice: got {voice!r}, expected one such as 'en-us' or 'en-us+f2'")
         for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, pitch_range)):
@@ -211,7 +217,7 @@ def _load() -> tuple[ctypes.CDLL, bytes]:
     try:
         import espeakng_loader
     except ImportError as error:
-        raise EspeakError(
+        raise EspeakMissing(
             "espeak-ng: got no package 'espeakng-loader', expected it installed. "
             "Hint: pip install espeakng-loader (10 MB)"
         ) from error

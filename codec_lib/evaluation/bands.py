@@ -107,10 +107,17 @@ def retention_rows(
     list[dict[str, Any]]
         A row for each way and band: ``way``, ``low``, ``high``, ``utterances``, and of each measure
         the fields of ``results.summarise``.
+
+    Raises
+    ------
+    ValueError
+        If all utterances are shorter than 0.1 s.
     """
     chosen, found = spread_indices(len(corpus), max_utterances), []
     wavs = [corpus.load(index) for index in chosen]
     wavs = [wav for wav in wavs if wav.shape[-1] >= corpus.sample_rate // 10]
+    if not wavs:
+        raise ValueError(f"{corpus.name}: got no utterance of 0.1 s, expected some")
     for name, way in ways.items():
         kept = [band_retention(wav, way(wav[None])[0], corpus.sample_rate, edges) for wav in wavs]
         for band in zip(*kept, strict=True):

@@ -111,7 +111,7 @@ def judge_synthesis(
     -------
     list[dict[str, Any]]
         A row for ``"recording"`` (of the target), ``"somebody else"`` (a recording of another
-        speaker, of which only the voice is judged) and each way: ``way``, ``utterances``;
+        speaker, if there is one; only its voice is judged) and each way: ``way``, ``utterances``;
         ``empty``, how many were; ``times_real_time``, seconds of speech in one of work, of ways
         alone; ``seconds_ratio``, mean length over that of the recording; of every measure the
         fields of ``Score.summary``, and of ``Score.change`` where the way is compared, with
@@ -119,7 +119,9 @@ def judge_synthesis(
     """
     prompts = [Prompt(corpus.load(prompt), corpus[prompt].text) for prompt, _ in tasks]
     texts, real = zip(*((corpus[i].text, corpus.load(i)) for _, i in tasks), strict=True)
-    made = {"recording": real, "somebody else": [corpus.load(i) for i in _others(corpus, tasks)]}
+    made = {"recording": real}
+    if others := _others(corpus, tasks):
+        made["somebody else"] = [corpus.load(i) for i in others]
     pace = {}
     for name, way in ways.items():
         made[name], seconds = _said(way, texts, prompts, batch_size)
@@ -177,8 +179,13 @@ def _scores(
 
 
 def _others(corpus: Corpus, tasks: Sequence[tuple[int, int]]) -> list[int]:
-    """Return for each task an utterance of another speaker, of another task where there is one."""
+    """Return for each task an utterance of another speaker, of another task where there is one.
+
+    Nothing where all are of one speaker.
+    """
     speakers = [one.speaker_id for one in corpus]
+    if len(set(speakers)) < 2:
+        return []
     targets = [target for _, target in tasks]
     found = []
     for place, (_, target) in enumerate(tasks):

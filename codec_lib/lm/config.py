@@ -144,6 +144,7 @@ class LanguageConfig(ModuleConfig):
         "paper": {
             "scale": "paper",
             "codec": "speechtokenizer-paper",
+            "corpus": "librispeech/train-clean-100",
             "batch_size": 128,
             "most_frames": 700,
             "most_joined": 1,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -84,7 +85,8 @@ class ContinuousRun(JoinedRun):
         """Encode the corpora, or find their tokens on disk."""
         tokenizer = self.tokenizer.to(self.fabric.device)
         self.frame_rate = tokenizer.token_rate
-        self.hear(tokenizer.sample_rate, lambda corpus: token_spoken_of(corpus, tokenizer))
+        encode = partial(token_spoken_of, tokenizer=tokenizer)
+        self.hear(tokenizer.sample_rate, encode, tokenizer.fingerprint)
 
     def about(self) -> str:
         """Return what the data is, for the log."""
@@ -106,6 +108,7 @@ class ContinuousRun(JoinedRun):
         """Write the averaged weights."""
         card = {"steps": steps, "corpus": self.config.corpus}
         card |= {"tokenizer": Path(self.config.tokenizer).name, **self.validated}
+        card |= {"tokenizer_fingerprint": self.tokenizer.fingerprint}
         save_continuous_model(self.average.module, path, card, half=False)
 
 

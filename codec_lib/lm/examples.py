@@ -21,6 +21,7 @@ from codec_lib import audio
 from codec_lib.codecs.base import Codec
 from codec_lib.codecs.continuous import ContinuousTokenizer, DiscreteTwin
 from codec_lib.data import Corpus, Utterance
+from codec_lib.data.espeak import EspeakMissing
 from codec_lib.data.phonemes import CONSONANTS, SILENCE, VOWELS
 from codec_lib.data.segments import length_batches
 from codec_lib.evaluation.codec_probe import codes_of
@@ -79,7 +80,7 @@ def spoken_of(
     Raises
     ------
     ValueError
-        If none is left.
+        If none is left, or espeak-ng is missing.
     """
     twin = isinstance(codec, DiscreteTwin)
     hear = remembered(codes_of(codec), key_of(codec.tokenizer if twin else codec, twin))
@@ -142,6 +143,8 @@ def _heard(corpus: Corpus, hop: int, hear: Callable[[Tensor], Tensor]) -> list[S
         try:
             symbols = spoken_symbols(utterance.text)
             wav = corpus.load(index)
+        except EspeakMissing:
+            raise
         except (ValueError, audio.AudioError):  # no words; a bad file, which the corpus reports
             continue
         name, speaker = utterance.utterance_id, utterance.speaker_id
@@ -242,7 +245,7 @@ class JoinedBatches:
     Raises
     ------
     ValueError
-        If no utterance is short enough.
+        If no utterance is short enough, or there are fewer than ``batch_size``.
     """
 
     def __init__(
@@ -265,9 +268,18 @@ class JoinedBatches:
                 f"most_frames: got {most_frames}, expected at least {self.frames.min()}, the "
                 "shortest utterance"
             )
+        usable = sum(len(own) for own in self.speakers)
+        if usable < batch_size:
+            raise ValueError(
+                f"batch_size: got {batch_size}, expected at most {usable}, the utterances of up to "
+                f"{most_frames} frames"
+            )
 
     def epoch(self, number: int) -> list[list[Group]]:
-        r"""Return the batches of an epoch: every utterance is in one group of it."""
+        r"""Return the batches of an epoch: every utterance is in one group of it.
+
+        Where groups would not fill a batch, some are split.
+        """
         rng, groups = np.random.default_rng((self.seed, number)), []
         for own in self.speakers:
             left = rng.permutation(own).tolist()
@@ -279,6 +291,9 @@ class JoinedBatches:
                         break
                     group.append(left.pop())
                 groups.append(tuple(group))
+        while len(groups) < self.batch_size:
+            largest = groups.pop(int(np.argmax([len(group) for group in groups])))
+            groups += [largest[:1], largest[1:]]
         lengths = [int(self.frames[list(group)].sum()) for group in groups]
         order = length_batches(lengths, self.batch_size, self.seed, number)
         return [[groups[n] for n in batch] for batch in order.tolist()]
@@ -294,17 +309,8 @@ class JoinedBatches:
             This process and the number of processes, which divides the batch size.
         """
         share, epoch = self.batch_size // world, 0
-        if self.batch_size % world:
-            raise ValueError(
-                f"batch_size: got {self.batch_size} for {world} processes, expected a multiple"
-            )
         while True:
             batches = self.epoch(epoch)
-            if len(batches[0]) < self.batch_size:
-                raise ValueError(
-                    f"batch_size: got {self.batch_size}, expected at most {len(batches[0])}, the "
-                    "examples of an epoch"
-                )
             for batch in batches[step:]:
                 yield batch[rank * share : (rank + 1) * share]
             step, epoch = max(0, step - len(batches)), epoch + 1

@@ -12,7 +12,7 @@ from codec_lib.data import Corpus
 from codec_lib.training.batches import training_and_held_out
 
 from .examples import Group, JoinedBatches, Spoken, joined
-from .module_run import ModuleRun
+from .module_run import ModuleRun, digest_of
 
 
 class JoinedRun(ModuleRun):
@@ -31,8 +31,20 @@ class JoinedRun(ModuleRun):
     collated: ClassVar[Callable[[Sequence[Any]], Any]]
     frame_rate: float
 
-    def hear(self, sample_rate: int, encode: Callable[[Corpus], list[Spoken]]) -> None:
-        """Encode training and held-out utterances, or find what is on disk."""
+    def hear(
+        self, sample_rate: int, encode: Callable[[Corpus], list[Spoken]], fingerprint: str
+    ) -> None:
+        r"""Encode training and held-out utterances, or find what is on disk.
+
+        Parameters
+        ----------
+        sample_rate
+            Of what encodes, Hz.
+        encode
+            Function from a corpus to utterances as symbols and codes, or tokens.
+        fingerprint
+            Of what encodes.
+        """
         config: Any = self.config
         with self.fabric.rank_zero_first():  # process 0 encodes what the others then read
             train, held_out = training_and_held_out(config, sample_rate)
@@ -42,6 +54,8 @@ class JoinedRun(ModuleRun):
             )
         sizes = (config.batch_size, config.most_frames, config.most_joined, config.seed)
         self.batches = JoinedBatches(self.spoken, *sizes)
+        heard = [(one.utterance_id, one.codes.shape[1]) for one in self.spoken]
+        self.data_print = digest_of(fingerprint, heard)
         self._data: Iterator[list[Group]] | None = None
 
     @property

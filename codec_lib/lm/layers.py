@@ -144,11 +144,13 @@ class Attention(nn.Module):
     ----------
     dim, num_heads
         Width D, which the heads divide.
+    dropout
+        In training, share of what is listened to that is not heard.
     """
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.dropout = num_heads, dropout
         self.in_proj, self.out_proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj.weight)
         nn.init.zeros_(self.in_proj.bias)
@@ -160,7 +162,8 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, d)
         if cache is not None:
             k, v = cache.extend(k, v)
-        return self.out_proj(_attend(q, k, v, mask).transpose(1, 2).flatten(2))
+        heard = _attend(q, k, v, mask, self.dropout if self.training else 0.0)
+        return self.out_proj(heard.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, mask: Tensor | None, heads: int | None = None) -> Tensor:
         r"""Return what each position listens to, (B, heads, L, keys), in the first heads or all."""
@@ -170,13 +173,13 @@ class Attention(nn.Module):
         return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     """Attend; in float32 on CPUs, where the gradient in bf16 takes more than twice as long."""
     if q.device.type != "cpu":
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return functional.scaled_dot_product_attention(q, k, v, mask, dropout)
     with torch.autocast("cpu", enabled=False):
         q, k, v = q.float(), k.float(), v.float()
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return functional.scaled_dot_product_attention(q, k, v, mask, dropout)
 
 
 class AdaptiveNorm(nn.Module):
@@ -214,7 +217,7 @@ class Layer(nn.Module):
     ) -> None:
         super().__init__()
         make = AdaptiveNorm if adaptive else nn.LayerNorm
-        self.attention_norm, self.attention = make(dim), Attention(dim, num_heads)
+        self.attention_norm, self.attention = make(dim), Attention(dim, num_heads, dropout)
         self.feed_forward_norm = make(dim)
         self.up, self.down = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
         self.dropout = nn.Dropout(dropout)
@@ -241,7 +244,7 @@ class Stack(nn.Module):
     dim, num_heads, num_layers, hidden_dim
         Width D, heads that divide it, layers, width of the ReLU network.
     dropout
-        Behind attention, inside and behind the ReLU network.
+        Of what is listened to, behind attention, inside and behind the ReLU network.
     adaptive
         True gives every norm a condition.
 

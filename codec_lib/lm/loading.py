@@ -19,7 +19,7 @@ from codec_lib.training.config import read_mapping
 
 from .continuous_run import load_continuous_model, synthesise_continuous
 from .files import load_language_model
-from .sampling import Sampling
+from .sampling import FRAME_RATE, Sampling
 from .speaking import Prompt, synthesise
 from .tokenizer_run import load_codes_of, load_tokenizer
 
@@ -92,16 +92,18 @@ def load_speaking_model(
     Raises
     ------
     ValueError
-        If there is no such file, or it holds something else.
+        If there is no such file, it holds something else, or the codec or tokenizer is not the one
+        whose codes or tokens the model learnt.
     """
     path, sampling = hub.resolve(name_or_path), sampling or Sampling()
     card = hub.read_tensors(path)[0].get("card", {})
     print_ = hub.sha256(path)[:16]
     if "continuous_language" in card:
         model: Any = load_continuous_model(path).to(device)
-        source = codec or _learnt_from(path, card["tokenizer"], "tokenizer")
+        source = codec or _learnt_from(path, card, "tokenizer")
         tokenizer: Any = load_tokenizer(source).to(device)
-        most = sampling.frames_per_symbol * tokenizer.token_rate / 50
+        _check_print(card.get("tokenizer_fingerprint"), tokenizer.fingerprint, source)
+        most = sampling.frames_per_symbol * tokenizer.token_rate / FRAME_RATE
 
         def say(texts: Sequence[str], prompts: Sequence[Prompt | None]) -> list[Tensor]:
             asked = texts, prompts, seed, most, sampling.temperature
@@ -109,8 +111,9 @@ def load_speaking_model(
 
         return SpeakingModel(tokenizer.sample_rate, say, print_)
     model = load_language_model(path).to(device)
-    source = codec or _learnt_from(path, model.card["codec"], "codec")
+    source = codec or _learnt_from(path, card, "codec")
     tokenizer = load_codes_of(source, device)
+    _check_print(card.get("codec_fingerprint"), tokenizer.fingerprint, source)
 
     def write(texts: Sequence[str], prompts: Sequence[Prompt | None]) -> list[Tensor]:
         return synthesise(model, tokenizer, texts, prompts, sampling, seed)
@@ -118,8 +121,20 @@ def load_speaking_model(
     return SpeakingModel(tokenizer.sample_rate, write, print_)
 
 
-def _learnt_from(path: Path, named: str, field: str) -> str:
+def _check_print(expected: str | None, found: str, source: str | Path) -> None:
+    """Raise ValueError if a model is known to have learnt from something else."""
+    if expected not in (None, found):
+        raise ValueError(
+            f"codec: got {source}, fingerprint {found}, expected {expected}, from whose codes or "
+            "tokens the model learnt. Hint: was it trained anew in the same place?"
+        )
+
+
+def _learnt_from(path: Path, card: dict[str, Any], field: str) -> str:
     """Return what a model learnt from: a shipped name, or the path in its run's settings."""
+    if field not in card:
+        raise ValueError(f"{path}: got a file that names no {field}, expected one. Hint: --codec")
+    named = card[field]
     settings = path.with_name("config.yml")
     if named in hub.known_names() or not settings.exists():
         return named

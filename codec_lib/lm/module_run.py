@@ -9,8 +9,9 @@ Notebook: 40. Leaves out: gradient accumulation. Read next: ``run.py``.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,16 +52,24 @@ class ModuleRun:
         The bare module and its averaged weights.
     step, best, validated
         Steps taken; smallest held-out loss so far; figures of the last validation.
+    data_print
+        Of what is learnt from, see ``digest_of``: a run is not continued on anything else.
     title, shown
         What the log calls the run, and which metrics its progress line has.
     """
 
     title: ClassVar[str] = ""
     shown: ClassVar[tuple[str, ...]] = ("train/loss",)
+    data_print: str
 
     def __init__(self, config: ModuleConfig, fabric: Fabric) -> None:
         self.config, self.fabric, self.step, self.best = config, fabric, 0, float("inf")
         self.validated: dict[str, float] = {}
+        if config.batch_size % fabric.world_size:
+            raise ValueError(
+                f"batch_size: got {config.batch_size} for {fabric.world_size} processes, expected "
+                "a multiple"
+            )
         torch.manual_seed(config.seed)
         self.module = self.build()
         self.find_data()
@@ -81,7 +90,7 @@ class ModuleRun:
         raise NotImplementedError
 
     def find_data(self) -> None:
-        """Find training and held-out data."""
+        """Find training and held-out data, and set ``data_print``."""
         raise NotImplementedError
 
     @property
@@ -143,12 +152,18 @@ class ModuleRun:
         """Write a checkpoint; every process takes part."""
         best = None if self.best == float("inf") else self.best
         state = {"step": self.step, "best": best, "validated": self.validated}
+        state["data"] = self.data_print
         optimizers = {"optimizer": self.optimizer}
         checkpoints.save_all(self.fabric, run_dir, self._modules(), optimizers, {}, state)
 
     def restore(self, folder: Path) -> None:
-        r"""Continue from a checkpoint, or raise ``CheckpointError``."""
+        r"""Continue from a checkpoint, or raise ``CheckpointError``, a ``ValueError``."""
         state = checkpoints.load_json(folder / "state.json")
+        if state.get("data") != self.data_print:
+            raise checkpoints.CheckpointError(
+                f"{folder}: got a run on other data, expected the same utterances and the same "
+                "codec. Hint: use --fresh to replace it, or another --out"
+            )
         self.step, self.validated = state["step"], state["validated"]
         self.best = float("inf") if state["best"] is None else state["best"]
         checkpoints.restore_modules(folder, self._modules())
@@ -157,6 +172,25 @@ class ModuleRun:
 
     def _modules(self) -> Mapping[str, nn.Module]:
         return {"model": self.module, "average": self.average.module}
+
+
+def digest_of(source: str, utterances: Iterable[tuple[str, int]]) -> str:
+    r"""Return a digest of what is learnt from.
+
+    Parameters
+    ----------
+    source
+        Fingerprint of what encodes it; empty for waveforms.
+    utterances
+        Names and lengths, in order.
+
+    Examples
+    --------
+    >>> digest_of("", [("a", 3)]) == digest_of("", [("a", 4)])
+    False
+    """
+    lines = "".join(f"\n{name} {length}" for name, length in utterances)
+    return hashlib.sha256(f"{source}{lines}".encode()).hexdigest()[:16]
 
 
 def _module_step(run: ModuleRun, batch: Any) -> dict[str, Tensor]:
@@ -208,7 +242,8 @@ def train_module(kind: type[ModuleRun], config: ModuleConfig, fresh: bool = Fals
     Raises
     ------
     ValueError
-        If the folder holds a run with another config, or something that is not a run.
+        If the folder holds a run with another config or on other data, or something that is not a
+        run.
     NonFiniteLoss
         If a loss becomes NaN or infinite; the last checkpoint stays.
     """

@@ -5,6 +5,7 @@ Notebook: 40. Leaves out: what runs share (``joined_run.py``). Read next: ``spea
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ from .examples import Group, collate, entry_vectors, spoken_of
 from .files import load_language_model, save_language_model
 from .joined_run import JoinedRun
 from .module_run import train_module
+from .speaking import check_codec
 from .tokenizer_run import load_codes_of
 from .unified import Batch, UnifiedSpeechLanguageModel, build_unified
 
@@ -46,10 +48,12 @@ class LanguageRun(JoinedRun):
         """Encode the corpora, or find their codes on disk."""
         codec = load_codes_of(self.config.codec, self.fabric.device)
         self.frame_rate, self.codec_print = codec.frame_rate, codec.fingerprint
+        check_codec(self.module, codec)
         count = self.module.config.num_quantizers
         if self.config.start_from_codec and self.config.init_from is None:
             start_from_codec(self.module, codec)
-        self.hear(codec.sample_rate, lambda corpus: spoken_of(corpus, codec, count))
+        encode = partial(spoken_of, codec=codec, num_quantizers=count)
+        self.hear(codec.sample_rate, encode, codec.fingerprint)
 
     def about(self) -> str:
         """Return what the data is, for the log."""

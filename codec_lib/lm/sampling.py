@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+FRAME_RATE = 50  # Hz, of the frames that a length guard counts
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -27,7 +29,7 @@ class Sampling:
     top_p
         Of these only the likeliest that together have this probability, the first one always.
     frames_per_symbol
-        Length guard: frames said at most for each symbol of the text to be said.
+        Length guard: frames of 20 ms said at most for each symbol of the text to be said.
 
     Raises
     ------

@@ -20,7 +20,7 @@ from codec_lib.shapes import Codes, check_shape
 
 from .examples import collate, entry_vectors, position_behind
 from .generation import generate
-from .sampling import Sampling
+from .sampling import FRAME_RATE, Sampling
 from .symbols import GAP, PHONEMES, Spelling
 from .unified import UnifiedSpeechLanguageModel
 
@@ -86,14 +86,15 @@ def synthesise(
         word, or the model needs a prompt and has none.
     """
     sampling, count = sampling or Sampling(), model.config.num_quantizers
-    _check_codec(model, codec)
+    check_codec(model, codec)
 
     def encode(wav: Tensor) -> Tensor:
         return codec.encode(wav.to(codec.device), n_q=count).codes[0].cpu()
 
     nothing, pace = torch.zeros(count, 0, dtype=torch.int64), model.config.pace
     items, sizes, start = written_down(texts, prompts, encode, nothing, pace, spelling)
-    most = [max(1, int(sampling.frames_per_symbol * size)) for size in sizes]
+    each = sampling.frames_per_symbol * codec.frame_rate / FRAME_RATE
+    most = [max(1, int(each * size)) for size in sizes]
     device = model.nar.stage_embeddings.device
     batch, start = collate(items).to(device), start.to(device)
     vectors = None if model.config.as_published else entry_vectors(codec, count).to(device)
@@ -160,12 +161,13 @@ def _decoded(codec: Codec | DiscreteTwin, codes: Tensor) -> Tensor:
     return codec.decode(Codes(codes[None].to(codec.device), samples))[0].cpu()
 
 
-def _check_codec(model: UnifiedSpeechLanguageModel, codec: Codec | DiscreteTwin) -> None:
-    """Raise ValueError if a codec cannot have the model's codes."""
+def check_codec(model: UnifiedSpeechLanguageModel, codec: Codec | DiscreteTwin) -> None:
+    r"""Raise ValueError if a codec cannot have the model's codes."""
     count = model.config.num_quantizers
     sizes = tuple(codec.codebook_sizes[:count])
     if sizes != (model.config.num_codes,) * count:
         raise ValueError(
             f"codec: got codebooks of {sizes}, expected {count} of {model.config.num_codes}. "
-            f"Hint: {getattr(model, 'card', {}).get('codec', 'the codec the model learnt from')}"
+            "Hint: to speak, the codec that the model learnt from; to learn, "
+            "overrides.num_quantizers and overrides.num_codes"
         )

@@ -32,7 +32,7 @@ from codec_lib.losses.reconstruction import MultiScaleMelLoss, waveform_loss
 from codec_lib.training.batches import training_and_held_out
 
 from .config import SMOKE_RUN, ModuleConfig
-from .module_run import ModuleRun, train_module
+from .module_run import ModuleRun, digest_of, train_module
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,8 @@ class TokenizerRun(ModuleRun):
                            features=spoken_frames(held_out, sizes.hop_length),
                            hop_length=sizes.hop_length)  # fmt: skip
         self.held_out = [held[number] for number in range(config.valid_examples)]
+        heard = [(one.utterance_id, train.length(index)) for index, one in enumerate(train)]
+        self.data_print = digest_of("", heard)
         own = recipe(config.recipe)
         self.weights = [own.weight(f"recon_loss/{part}") for part in ("mel", "wave")]
         self.quantizer_weight = own.weight("commitment_loss")

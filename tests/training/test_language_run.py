@@ -89,6 +89,31 @@ def test_a_folder_that_is_no_run_is_left_alone(config):
     assert (folder / "thesis.txt").read_text() == "mine"
 
 
+def test_a_mistake_costs_no_earlier_run(config):
+    run = train_language_model(config)
+    before = sorted(path.name for path in run.rglob("*"))
+    codec = codec_lib.build("speechtokenizer", "smoke", codebook_size=8)
+    other = codec_lib.hub.save_codec(codec, Path(config.codec).with_name("other.safetensors"))
+    for changes, message in (
+        ({"batch_size": 64}, "batch_size: got 64, expected at most"),
+        ({"codec": str(other)}, "codec: got codebooks of .*, expected 8 of 16"),
+        ({"codec": str(other), "start_from_codec": False}, "codec: got codebooks"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_language_model(replace(config, **changes), fresh=True)
+    assert sorted(path.name for path in run.rglob("*")) == before
+
+
+def test_a_run_goes_on_with_the_codec_it_began_with_alone(config):
+    train_language_model(replace(config, time_limit_minutes=1e-9))  # one step
+    torch.manual_seed(1)
+    codec = codec_lib.build("speechtokenizer", "smoke", codebook_size=16)
+    codec_lib.hub.save_codec(codec, config.codec)  # trained anew in the same place
+    with pytest.raises(ValueError, match="run on other data, expected the same utterances and"):
+        train_language_model(config)
+    assert latest_checkpoint(config.out_dir).name == "step_00000001"
+
+
 def test_a_killed_run_ends_as_if_it_had_not_been(config, tmp_path):
     peace, killed = tmp_path / "peace", tmp_path / "killed"  # sums round alike in like processes
     subprocess.run(_command(config, peace), env=_environment(), check=True, capture_output=True)

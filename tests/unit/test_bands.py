@@ -101,9 +101,12 @@ def test_the_command_compares_a_codec_and_a_tokenizer(tiny_corpus, codec_file, t
     assert done.exit_code == 2 and "different labels" in done.output
 
 
-def test_rows_are_means_over_utterances(tiny_corpus):
+def test_rows_are_means_over_utterances(tiny_corpus, monkeypatch):
     speech = corpus(str(tiny_corpus))
     rows = retention_rows(speech, {"as it is": lambda wav: wav, "half": lambda wav: wav / 2}, 3)
     assert [row["transfer"] for row in rows[:9]] == pytest.approx([1.0] * 9)
     assert [row["transfer"] for row in rows[9:]] == pytest.approx([0.5] * 9)
     assert all(row["utterances"] == 3 for row in rows)
+    monkeypatch.setattr(speech, "load", lambda index: torch.ones(1, 1500))
+    with pytest.raises(ValueError, match="got no utterance of"):
+        retention_rows(speech, {"as it is": lambda wav: wav}, 3)

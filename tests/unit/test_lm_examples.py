@@ -13,10 +13,13 @@ import codec_lib
 from codec_lib import audio
 from codec_lib.cli import app
 from codec_lib.data import Corpus, corpus
+from codec_lib.data.espeak import EspeakMissing
+from codec_lib.lm import examples
 from codec_lib.lm.config import LanguageConfig, module_config
 from codec_lib.lm.examples import JoinedBatches, Spoken, collate, joined, places_of, spoken_of
 from codec_lib.lm.files import load_language_model, save_language_model
 from codec_lib.lm.layers import prefix_mask
+from codec_lib.lm.loading import load_speaking_model
 from codec_lib.lm.run import start_from_codec
 from codec_lib.lm.sampling import Sampling
 from codec_lib.lm.speaking import Prompt, synthesise
@@ -143,12 +146,42 @@ def test_batches_go_on_and_are_shared_between_processes():
     assert [next(later) for _ in range(13)] == first[7:]
     parts = [whole.from_step(0, rank, 2) for rank in (0, 1)]
     assert [[*next(parts[0]), *next(parts[1])] for _ in range(20)] == first
-    with pytest.raises(ValueError, match="multiple"):
-        next(whole.from_step(0, 0, 3))
-    with pytest.raises(ValueError, match="at most"):
-        next(JoinedBatches(spoken, 20, 20, 2).from_step(0))
+    with pytest.raises(ValueError, match="batch_size: got 20, expected at most 12"):
+        JoinedBatches(spoken, 20, 20, 2)
     with pytest.raises(ValueError, match="most_frames"):
         JoinedBatches(spoken, 2, 5)
+
+
+def test_a_small_corpus_fills_every_batch_of_every_epoch():
+    batches = JoinedBatches(_spoken([5] * 17, "a" * 17), 8, 100, most_joined=3)
+    for epoch in range(30):
+        first = batches.epoch(epoch)[0]
+        assert len(first) == 8
+        used = [number for group in first for number in group]
+        assert len(set(used)) == len(used)
+
+
+def test_a_missing_synthesiser_is_not_a_corpus_without_texts(codec, tiny_corpus, monkeypatch):
+    def missing(text):
+        raise EspeakMissing("espeak-ng: got no package, expected it installed")
+
+    monkeypatch.setattr(examples, "spoken_symbols", missing)
+    with pytest.raises(EspeakMissing, match="expected it installed"):
+        spoken_of(corpus(str(tiny_corpus)), codec, 3)
+
+
+def test_a_model_speaks_by_the_codec_it_learnt_from_alone(codec, tmp_path):
+    file = codec_lib.hub.save_codec(codec, tmp_path / "codec.safetensors")
+    anew = codec_lib.build("speechtokenizer", "smoke", codebook_size=1024)
+    other = codec_lib.hub.save_codec(anew, tmp_path / "other.safetensors")
+    card = {"codec": str(file), "codec_fingerprint": codec_lib.hub.sha256(file)[:16]}
+    model = build_unified("smoke").eval()
+    path = save_language_model(model, tmp_path / "lm.safetensors", card)
+    assert load_speaking_model(path).sample_rate == 16000
+    with pytest.raises(ValueError, match="trained anew in the same place"):
+        load_speaking_model(path, other)
+    with pytest.raises(ValueError, match="names no codec, expected one"):
+        load_speaking_model(save_language_model(model, tmp_path / "lm.safetensors", {}))
 
 
 def test_config_says_what_is_wrong():

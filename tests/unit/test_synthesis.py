@@ -53,6 +53,13 @@ def test_tasks_are_of_one_speaker_and_no_target_comes_twice(speech):
         synthesis_tasks(Corpus("one", [speech[0]]), 3)
 
 
+def test_a_corpus_of_one_speaker_has_nobody_else(speech):
+    own = speech.select(lambda one: one.speaker_id == speech[0].speaker_id)
+    same = {"same": lambda texts, prompts: [prompt.wav for prompt in prompts]}
+    rows = judge_synthesis(own, [(0, 1)], same, {"reader": Reader()})
+    assert [row["way"] for row in rows] == ["recording", "same"]
+
+
 def test_judges_hear_what_was_said_and_what_was_not(speech):
     tasks, asked = synthesis_tasks(speech, 6), []
 
