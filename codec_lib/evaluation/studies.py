@@ -142,6 +142,8 @@ class DiscreteSettings:
         Of k-means and head together: a row for each.
     perturbations
         Also test speech changed so, see ``teacher_units.PERTURBATIONS``.
+    kinds
+        First words of the forms that are read, e.g. ``("continuous", "units")``; all by default.
     """
 
     num_units: Sequence[int] = (100, 500)
@@ -150,6 +152,7 @@ class DiscreteSettings:
     steps: int | None = None
     seeds: Sequence[int] = (0, 1, 2)
     perturbations: Sequence[str] = ("noise",)
+    kinds: Sequence[str] = ()
 
 
 def discrete_study(
@@ -199,6 +202,8 @@ def discrete_study(
     rows: dict[int, list[dict[str, Any]]] = {hidden: [] for hidden in settings.hidden}
     for seed in settings.seeds:
         forms = forms_of(heard, settings.num_units, settings.vocabularies, seed=seed)
+        kinds = settings.kinds or [form.name.split()[0] for form in forms]
+        forms = [form for form in forms if form.name.split()[0] in kinds]
         for hidden, found in rows.items():
             common = (forms, (train, heard), tests)
             if task in ("phonemes", "characters"):

@@ -1,7 +1,10 @@
 """Claims: the catalogue is whole, values are kept one by one, verdicts follow from seeds."""
 
 import json
+import math
 from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -66,6 +69,64 @@ def test_values_are_kept_and_never_measured_twice(tmp_path):
     assert known_values(tmp_path, None, ClaimSettings(steps=7)) == {}
 
 
+def test_trainings_of_other_settings_are_not_taken(tmp_path):
+    one, same, other = (Workshop(tmp_path, ClaimSettings(steps=steps)) for steps in (80, 80, 40))
+    folders = [Path(shop.config("anchors", 0).out_dir).parent for shop in (one, same, other)]
+    assert folders[0] == folders[1] == one.runs != folders[2]
+    assert all(folder.parent == tmp_path for folder in folders)
+
+
+FORMS = {
+    "continuous": {"error": 0.1, "rarity_cost": 0.02},
+    "50": {"error": 0.4},
+    "200": {"error": 0.2, "rarity_cost": 0.05, "bottom_20_share": 0.04},
+    "800": {"error": 0.15},
+}
+SPEAKERS = {"continuous": {"error": 0.0}, "200": {"error": 0.4}}
+UNIT_ROWS = {
+    "k-means": {"speaker_accuracy": 0.9, "voice_ued_units": 0.5, "pnmi": 0.4},
+    "Spin": {"speaker_accuracy": 0.7, "voice_ued_units": 0.3, "pnmi": 0.5},
+    "DC-Spin": {"speaker_accuracy": 0.6, "voice_ued_units": 0.2, "pnmi": 0.6},
+}
+SPOKEN = [{"per": 0.2, "speaker_similarity": 0.8}, {"per": 0.3, "speaker_similarity": 0.6}]
+CURVE = [{"per": 0.1, "speaker_similarity": 0.5}, {"per": 0.4, "speaker_similarity": 0.7}]
+
+
+@pytest.mark.parametrize(
+    ("name", "gain"),
+    [
+        ("10", 0.5), ("11", 0.2), ("12a", 20), ("12b", 30), ("13a", 0.3), ("13b", -0.1),
+        ("14a", 10), ("14b", 20), ("19a", 6), ("19b", 9), ("20a", 1), ("20b", 2),
+        ("21a", 30), ("21b", 30), ("22a", 10), ("22b", 10), ("22c", 10), ("23a", 10),
+        # 1 known of 1, 0.6 with units, a third by chance; 0.9 of the phonemes, then 0.8
+        ("23b", 100 * (0.4 / (2 / 3) - 0.1 / 0.9)),
+        ("24a", 25), ("24b", 15), ("25a", 6), ("25b", 3), ("26", 40), ("27", 5),
+        ("1a", 60), ("1b", -5), ("5a", 100 * math.log(2)), ("5b", -100 * math.log(2)),
+    ],
+)  # fmt: skip
+def test_a_gain_speaks_for_its_claim(tmp_path, name, gain):
+    """Every measure, from figures that are known: which is subtracted from which."""
+    shop, misread = Workshop(tmp_path, ClaimSettings(tones="tones"), log=print), {}
+    for variant, value in (("distilled", 2.0), ("undistilled", 1.5), ("pseudo-labels", 1.8)):
+        shop._found["information", variant, 0] = value
+    for variant, value in (("both teachers", 30.0), ("speech alone", 36.0), ("text alone", 39.0),
+                           ("last layers", 31.0), ("ninth layers", 32.0)):  # fmt: skip
+        misread["misread", variant, 0, 1] = value
+    shop._found |= misread | {
+        ("curve", 0): CURVE, ("clusters", 0): (0.2, 0.5), ("spoken", 0): SPOKEN,
+        ("units", 0): UNIT_ROWS, ("forms", "phonemes", 0): FORMS,
+        ("forms", "speaker", 0): SPEAKERS, ("tone", 0): {"gain": 40.0},
+        ("bands", 0): {"gain": 5.0},
+        ("errors", "mirror", 0): {"vq_loss": 0.2, "mse": 2.0, "power": 4.0},
+        ("errors", "non-mirror", 0): {"vq_loss": 0.1, "mse": 1.0, "power": 4.0},
+    }  # fmt: skip
+    for variant, used in (("anchors", 0.9), ("learnable", 0.3), ("random", 0.95)):
+        shop._found["usage", variant, 0, 0] = {"usage": used, "perplexity": used / 2}
+    shop.heard = lambda rate: SimpleNamespace(speakers=["a", "b", "c"])
+    (claim,) = (one for one in CLAIMS if one.name == name)
+    assert claim.measure(shop, 0)["gain"] == pytest.approx(gain)
+
+
 def test_a_verdict_needs_seeds_that_agree():
     def row(*gains):
         (found,) = claim_rows({("6", seed): {"gain": gain} for seed, gain in enumerate(gains)})
@@ -110,9 +171,11 @@ def test_a_spent_budget_keeps_what_is_known(tmp_path):
     values.mkdir()
 
     held = {"settings": asdict(settings), "figures": {"gain": 2.0}}
-    (values / "13-0.json").write_text(json.dumps(held))
-    rows, done = run_claims(tmp_path, None, [13], [0, 1], settings, -1.0, lambda line: None)
-    assert not done and [row["claim"] for row in rows] == ["13"] and rows[0]["gain"] == 2.0
+    (values / "13a-0.json").write_text(json.dumps(held))
+    (values / "19a-0.json").write_text(json.dumps(held))  # of an older measure: version 1
+    (values / "99-0.json").write_text(json.dumps(held))  # a claim that is no longer there
+    rows, done = run_claims(tmp_path, None, [13, 19], [0, 1], settings, -1.0, lambda line: None)
+    assert not done and [row["claim"] for row in rows] == ["13a"] and rows[0]["gain"] == 2.0
 
 
 def test_wrong_names_are_refused(tmp_path):

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-
-from codec_lib.training.logs import read_csv
+import torch
 
 from ..codec_probe import codebook_use
 from ..reconstruction import utterances
@@ -50,11 +49,13 @@ def usage(shop: Workshop, variant: str, seed: int, codebook: int = 0) -> dict[st
 
 
 def anchoring(rival: str) -> Measure:
-    """Claim 1: anchors are in wider use than a codebook made otherwise."""
+    """Claim 1: more anchors are in use than entries made otherwise; perplexities stand beside."""
 
     def measure(shop: Workshop, seed: int) -> Figures:
-        one, other = (usage(shop, name, seed)["perplexity"] for name in ("anchors", rival))
-        return against(100 * one, 100 * other)
+        one, other = (usage(shop, name, seed) for name in ("anchors", rival))
+        even = {"one_perplexity": 100 * one["perplexity"]}
+        even |= {"other_perplexity": 100 * other["perplexity"]}
+        return {**against(100 * one["usage"], 100 * other["usage"]), **even}
 
     return measure
 
@@ -110,17 +111,38 @@ def says_more(one: str, other: str) -> Measure:
     return measure
 
 
-def mirrored(column: str, sign: int) -> Measure:
-    """Claim 5: a mirror's VQ loss is the higher one, its quantizer's error the lower one."""
+def quantizer_errors(shop: Workshop, variant: str, seed: int) -> dict[str, float]:
+    """Return VQ loss, mean squared error and power of the latent, means over held-out speech."""
 
-    def late(shop: Workshop, variant: str, seed: int) -> float:
-        rows = read_csv(shop.file(variant, seed).parent / "metrics.csv")
-        values = [float(row[f"train/{column}"]) for row in rows]
-        return float(np.mean(values[-max(1, len(values) // 5) :]))
+    def measured() -> dict[str, float]:
+        codec, rows = shop.codec(variant, seed), []
+        limits = shop.settings.utterances, shop.settings.seconds
+        for wav in utterances(codec, shop.heard(codec.sample_rate), *limits):
+            with torch.no_grad():
+                out = codec(wav[None])
+            lost, given = (out.z - out.z_q).square().mean(), out.z.square().mean()
+            rows.append([float(out.losses["codebook_loss"].sum()), float(lost), float(given)])
+        return dict(zip(("vq_loss", "mse", "power"), np.mean(rows, axis=0).tolist(), strict=True))
+
+    return shop.once(("errors", variant, seed), measured)
+
+
+def mirrored(which: str, sign: int) -> Measure:
+    r"""Claim 5: a mirror's VQ loss is the higher one, its quantizer's error the lower one.
+
+    Parameters
+    ----------
+    which
+        ``"vq_loss"``, or ``"mse"``, which is divided by the latent's power: its scale is free.
+    sign
+        -1 where less is claimed.
+    """
 
     def measure(shop: Workshop, seed: int) -> Figures:
-        one, other = (late(shop, name, seed) for name in ("mirror", "non-mirror"))
-        return {"gain": 100 * sign * math.log(one / other), "one": one, "other": other}
+        found = [quantizer_errors(shop, name, seed) for name in ("mirror", "non-mirror")]
+        one, other = (each[which] / (each["power"] if which == "mse" else 1) for each in found)
+        raw = dict(zip(("one_mse", "other_mse"), (each["mse"] for each in found), strict=True))
+        return {"gain": 100 * sign * math.log(one / other), "one": one, "other": other, **raw}
 
     return measure
 

@@ -62,10 +62,10 @@ def language_model(shop: Workshop, variant: str, seed: int) -> Path:
     common |= {"most_joined": 2, "overrides.dropout": 0.0, "valid_every": 10**6}
     scale, steps = shop.settings.scale, shop.settings.steps
     first = {"part": "first", "steps": 3 * steps, "guided_steps": 3 * steps}
-    first["out_dir"] = str(shop.root / f"lm_{variant}_first-{seed}")
+    first["out_dir"] = str(shop.runs / f"lm_{variant}_first-{seed}")
     start = _trained_module(shop, LanguageRun, module_config(LanguageConfig, scale, common | first))
     others = {"part": "others", "steps": 3 * steps // 2, "init_from": str(start)}
-    others["out_dir"] = str(shop.root / f"lm_{variant}-{seed}")
+    others["out_dir"] = str(shop.runs / f"lm_{variant}-{seed}")
     return _trained_module(shop, LanguageRun, module_config(LanguageConfig, scale, common | others))
 
 
@@ -102,7 +102,7 @@ def tokenizer(shop: Workshop, discrete: bool, seed: int) -> Path:
     name = "discrete" if discrete else "continuous"
     changes = {"corpus": shop.settings.corpus, "steps": shop.settings.steps, "seed": seed}
     changes |= {"overrides.discrete": discrete, "valid_every": 10**6}
-    changes["out_dir"] = str(shop.root / f"{name}-{seed}")
+    changes["out_dir"] = str(shop.runs / f"{name}-{seed}")
     config = module_config(TokenizerConfig, shop.settings.scale, changes)
     return _trained_module(shop, TokenizerRun, config)
 
@@ -130,12 +130,13 @@ def _spin(shop: Workshop, auxiliary: int, seed: int) -> Spin:
     spin = Spin(load_teacher("hubert-small"), SpinSizes(NUM_UNITS, auxiliary, 128), seed=seed)
     shop.log(f"training {'DC-' if auxiliary else ''}Spin, seed {seed}")
     config = replace(SMALL, seed=seed, steps=max(1, shop.settings.steps // 2))
-    train_spin(spin, speech, views, config, shop.root / f"spin_{auxiliary}-{seed}.safetensors")
+    shop.runs.mkdir(parents=True, exist_ok=True)
+    train_spin(spin, speech, views, config, shop.runs / f"spin_{auxiliary}-{seed}.safetensors")
     return spin
 
 
 def _unit_rows(shop: Workshop, seed: int) -> dict[str, dict[str, Any]]:
-    """Measure units by k-means, Spin and DC-Spin of the same teacher, on recorded voices."""
+    """Measure units by k-means, Spin and DC-Spin of the same teacher; who speaks, on recordings."""
     spins = [_spin(shop, auxiliary, seed) for auxiliary in (0, AUXILIARY)]
     teacher, speech = load_teacher("hubert-small"), shop.aligned()[0]
 
@@ -152,7 +153,7 @@ def _unit_rows(shop: Workshop, seed: int) -> dict[str, dict[str, Any]]:
 
     rows = measure_unit_sets(
         together, [NUM_UNITS] * 3, _some(shop.aligned()[1], shop.settings.utterances),
-        perturbations=named_perturbations(["voice"]), seed=seed,
+        shop.heard(16_000), named_perturbations(["voice"]), seed=seed,
     )  # fmt: skip
     return dict(zip(("k-means", "Spin", "DC-Spin"), rows, strict=True))
 
@@ -170,7 +171,8 @@ def units_better(one: str, other: str, measure_name: str, sign: int) -> Measure:
     one, other
         ``"k-means"``, ``"Spin"`` or ``"DC-Spin"``.
     measure_name
-        Of ``units.measure_units``.
+        Of ``units.measure_units``: ``"voice_ued_units"`` changes the voice as Spin's training did,
+        ``"speaker_accuracy"`` asks for other readers.
     sign
         -1 where less is better.
     """

@@ -1,8 +1,8 @@
 r"""From values of single seeds to verdicts: kept on disk one by one, so nothing is measured twice.
 
-Every value is a file of its own, named after claim and seed, and carries the settings it was
-measured with. ``claims.json`` is made of those files and of the values it held before. Intervals
-are Student's over seeds: with three, a mean must be 2.5 times its standard error from zero to be
+Every value is a file of its own, named after claim and seed, and carries the settings and the
+version of the measure. ``claims.json`` is made of those files and of the values it held before.
+Intervals are Student's over seeds: with three, a mean must be 4.3 standard errors from zero to be
 called anything but inconclusive. Leaves out: tests over utterances, which each study has.
 Read next: ``../studies.py``.
 """
@@ -84,21 +84,24 @@ def measure_claims(
                 continue
             shop.minutes_left()
             found = {key: float(value) for key, value in claim.measure(shop, seed).items()}
-            _write_value(shop, claim.name, seed, found)
+            _write_value(shop, claim, seed, found)
             known[claim.name, seed] = found
             shop.log(f"claim {claim.name}, seed {seed}: {found['gain']:+.3g} ({claim.metric})")
 
 
-def _write_value(shop: Workshop, name: str, seed: int, found: Mapping[str, float]) -> None:
+def _write_value(shop: Workshop, claim: Claim, seed: int, found: Mapping[str, float]) -> None:
     """Write one value, with the settings it was measured with."""
     folder = shop.root / "values"
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"settings": asdict(shop.settings), "figures": dict(found)}, indent=1)
-    write_atomic(folder / f"{name}-{seed}.json", lambda path: path.write_text(text))
+    value = {"settings": asdict(shop.settings), "version": claim.version, "figures": dict(found)}
+    text = json.dumps(value, indent=1)
+    write_atomic(folder / f"{claim.name}-{seed}.json", lambda path: path.write_text(text))
 
 
 def known_values(root: str | Path, out: str | Path | None, settings: ClaimSettings) -> Values:
     r"""Collect values of these settings: from a result file, then from the folder of runs.
+
+    Values of claims that are no longer there, or of another version of their measure, do not count.
 
     Parameters
     ----------
@@ -113,6 +116,7 @@ def known_values(root: str | Path, out: str | Path | None, settings: ClaimSettin
         If the result file holds values of other settings, which would be lost.
     """
     own, values = asdict(settings), {}
+    versions = {claim.name: claim.version for claim in CLAIMS}
     if out is not None and Path(out).exists():
         rows, conditions = read_results(out)
         held = conditions.get("settings", {})
@@ -123,12 +127,13 @@ def known_values(root: str | Path, out: str | Path | None, settings: ClaimSettin
                 "Hint: another --out"
             )
         for row in rows:
-            for seed, figures in row["by_seed"].items():
-                values[row["claim"], int(seed)] = figures
+            if versions.get(row["claim"]) == row.get("version", 1):
+                for seed, figures in row["by_seed"].items():
+                    values[row["claim"], int(seed)] = figures
     for file in sorted((Path(root) / "values").glob("*.json")):
         kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["settings"] == own:
-            name, _, seed = file.stem.rpartition("-")
+        name, _, seed = file.stem.rpartition("-")
+        if kept["settings"] == own and versions.get(name) == kept.get("version", 1):
             values[name, int(seed)] = kept["figures"]
     return values
 
@@ -144,9 +149,9 @@ def claim_rows(values: Values) -> list[dict[str, Any]]:
     Returns
     -------
     list[dict[str, Any]]
-        For every claim that was measured ``claim``, ``source``, ``statement``, ``metric``,
-        ``paper``, ``seeds`` (their number), ``gain`` with ``gain_low`` and ``gain_high``,
-        ``measured`` (the three as text), ``verdict``, ``by_seed``.
+        For every claim that was measured ``claim``, ``version``, ``source``, ``statement``,
+        ``metric``, ``paper``, ``seeds`` (their number), ``gain`` with ``gain_low`` and
+        ``gain_high``, ``measured`` (the three as text), ``verdict``, ``by_seed``.
     """
     rows = []
     for claim in CLAIMS:
@@ -157,7 +162,8 @@ def claim_rows(values: Values) -> list[dict[str, Any]]:
             continue
         gains = [figures["gain"] for figures in own.values()]
         low, high = seeds_interval(gains)
-        row: dict[str, Any] = {"claim": claim.name, "source": claim.source}
+        row: dict[str, Any] = {"claim": claim.name, "version": claim.version}
+        row |= {"source": claim.source}
         row |= {"statement": claim.statement, "metric": claim.metric, "paper": claim.paper}
         row |= {"seeds": len(own), "gain": float(np.mean(gains))}
         row |= {"gain_low": low, "gain_high": high, "verdict": verdict(low, high)}

@@ -8,10 +8,12 @@ compared (``codec_claims.py`` and after). Read next: ``codec_claims.py``.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,8 +53,8 @@ class ClaimSettings:
         Speech with phoneme times, train part and test part, that probes learn from and are tested
         on.
     spoken
-        Speech with texts that language models learn from; the speakers of its test part are asked
-        for.
+        Speech with texts that language models learn from; asked for are sentences and speakers of
+        the test part of ``aligned``.
     tones
         Syllables of Mandarin.
     steps
@@ -121,6 +123,8 @@ def variants(settings: ClaimSettings) -> dict[str, tuple[str, dict[str, Any]]]:
     plain = {"steps": whole, "codec": "speechtokenizer"}
     taught = {**plain, "teacher": "hubert-small", "distill": "continuous"}
     dm = {"steps": whole}
+    # Both teachers speak to codebook 1 alone: what is read is the same codebook in all variants.
+    both = {**dm, "overrides.speech_layers": [0]}
     found: dict[str, tuple[str, dict[str, Any]]] = {
         "undistilled": ("small", plain),
         "distilled": ("small", taught),
@@ -136,12 +140,11 @@ def variants(settings: ClaimSettings) -> dict[str, tuple[str, dict[str, Any]]]:
         "two stages, PQ": ("ds_codec", {**two, "codec": "ds_codec_pq"}),
         "mirror": ("ds_codec", at_once),
         "non-mirror": ("ds_codec", {**at_once, "overrides.transformer_layers": 1}),
-        "both teachers": ("dm_codec", dm),
+        "both teachers": ("dm_codec", both),
         "text alone": ("dm_codec", {**dm, "distill": "none", "weights.distill_loss/text": 2}),
-        "speech alone": ("dm_codec", {**dm, "text_teacher": None, "weights.distill_loss": 2,
-                                      "overrides.speech_layers": [0]}),
-        "last layers": ("dm_codec", {**dm, "teacher_layer": 6, "text_layer": 4}),
-        "ninth layers": ("dm_codec", {**dm, "teacher_layer": 4, "text_layer": 3}),
+        "speech alone": ("dm_codec", {**both, "text_teacher": None, "weights.distill_loss": 2}),
+        "last layers": ("dm_codec", {**both, "teacher_layer": 6, "text_layer": 4}),
+        "ninth layers": ("dm_codec", {**both, "teacher_layer": 4, "text_layer": 3}),
     }  # fmt: skip
     for kind in ("VQ", "FSQ"):
         preset = f"codecslime_{kind.lower()}"
@@ -158,7 +161,7 @@ class Workshop:
     Parameters
     ----------
     root
-        Folder of all runs.
+        Folder of all runs and values; runs of other settings have another folder in it.
     settings
         See ``ClaimSettings``.
     minutes
@@ -175,6 +178,8 @@ class Workshop:
         log: Callable[[str], None] = print,
     ) -> None:
         self.root, self.settings, self.log = Path(root), settings or ClaimSettings(), log
+        written = json.dumps(asdict(self.settings), sort_keys=True).encode()
+        self.runs = self.root / f"runs-{hashlib.sha256(written).hexdigest()[:8]}"
         self.deadline = time.monotonic() + 60 * minutes
         self._found: dict[tuple, Any] = {}
 
@@ -218,7 +223,7 @@ class Workshop:
         preset, changes = self.variants[variant]
         name = variant.replace(" ", "_").replace(",", "")
         common = {"corpus": self.settings.corpus, "scale": self.settings.scale, "seed": seed}
-        common |= {"out_dir": str(self.root / f"{name}-{seed}"), "progress_seconds": 120}
+        common |= {"out_dir": str(self.runs / f"{name}-{seed}"), "progress_seconds": 120}
         # Codecs are compared at their last step: nothing is chosen by held-out speech.
         common |= {"valid_every": 10**6, "checkpoint_every": 200}
         return load_config(preset, changes={**common, **changes, **self.settings.changes})
@@ -251,13 +256,13 @@ class Workshop:
         both = self.config("two stages", seed)
         self.trained(both)
         first, second = stage_runs(both)
-        start = self.root / f"decoder_anew-{seed}.safetensors"
+        start = self.runs / f"decoder_anew-{seed}.safetensors"
         if not start.exists():
             codec = hub.load(Path(first.out_dir) / FINAL, fold=False)
             torch.manual_seed(seed)
             codec.decoder = build(first.codec, first.scale, **first.overrides).decoder
             hub.save_codec(codec, start, half=False)
-        folder = str(self.root / f"decoder_anew-{seed}")
+        folder = str(self.runs / f"decoder_anew-{seed}")
         return self.trained(replace(second, init_from=str(start), out_dir=folder))
 
     def codec(self, variant: str, seed: int) -> Codec:
