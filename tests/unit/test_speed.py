@@ -2,6 +2,7 @@ r"""The benchmark's own arithmetic, and memory measured in a process of its own.
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -52,6 +53,15 @@ def test_each_codec_is_measured_in_a_child_of_its_own():
     assert all(1 < megabytes < 300 for megabytes in found.values())
     with pytest.raises(RuntimeError, match="no_such_codec"):
         memory.codec_megabytes(["no_such_codec"])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_what_was_freed_before_counts_again():
+    kept = [torch.ones(2000) for _ in range(10_000)]  # 80 MB in small pieces
+    kept = kept[-1:]  # at the end of the heap: nothing below it goes back by itself
+    grown = memory.in_a_fork(lambda: [torch.ones(2000) for _ in range(8000)])
+    assert 55 < grown < 90, "64 MB"
+    assert len(kept) == 1
 
 
 @pytest.mark.slow
