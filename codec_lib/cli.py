@@ -170,12 +170,13 @@ def decode_command(
 ) -> None:
     """Decode a file of codes into a sound file."""
     from codec_lib import audio, bitstream, hub
+    from codec_lib.codecs.checks import check_depth
     from codec_lib.codecs.chunked import decode_long, is_exact
 
     codes, header = bitstream.read_codes(source)
     model = hub.load(codec or _checkpoint_of(header.codec, header.fingerprint))
     header.check(model)
-    layers = None if n_q is None else codes.codebooks[:n_q]
+    layers = None if n_q is None else codes.codebooks[: check_depth(n_q, len(codes.codebooks))]
     wav = decode_long(model, codes, layers, exact=is_exact(model))  # (1, 1, T)
     audio.write(target, audio.peak_guard(wav[0]), model.sample_rate)
     typer.echo(f"{target}: {wav.shape[-1] / model.sample_rate:.2f} s at {model.sample_rate} Hz")

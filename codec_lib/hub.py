@@ -294,12 +294,10 @@ def listing() -> dict[str, str]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def write_listing() -> Path:
-    r"""List the sha256 of every file in ``data/checkpoints``; call after adding one."""
-    path = checkpoints_root() / LISTING
-    files = sorted(checkpoints_root().glob("*.safetensors"))
-    path.write_text(json.dumps({file.name: sha256(file) for file in files}, indent=2) + "\n")
-    return path
+def list_file(path: Path) -> None:
+    r"""List the sha256 of one file of ``data/checkpoints``; the others stay as they are listed."""
+    listed = dict(sorted({**listing(), path.name: sha256(path)}.items()))
+    (checkpoints_root() / LISTING).write_text(json.dumps(listed, indent=2) + "\n")
 
 
 def sha256(path: str | Path) -> str:

@@ -10,7 +10,6 @@ Notebook 34. Leaves out: sentences, tone sandhi, the neutral tone. Read next: ``
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 from codec_lib import audio, paths
 
 from . import espeak
-from .manifests import made_once, read_manifest, write_manifest
+from .manifests import emptied, made_once, read_manifest, write_manifest
 from .utterances import Corpus, Utterance
 
 VOICE = "cmn-latn-pinyin"
@@ -118,7 +117,7 @@ def make_mandarin(
     Parameters
     ----------
     root
-        Folder to make it in; what it holds is replaced.
+        Folder to make it in; what was made there before is replaced, recordings never.
     syllables
         How many of ``SYLLABLES``, from the first on; all by default.
     seed
@@ -144,9 +143,7 @@ def make_mandarin(
     ValueError
         If espeak-ng is missing.
     """
-    folder = Path(root)
-    shutil.rmtree(folder / "audio", ignore_errors=True)
-    (folder / "audio").mkdir(parents=True)
+    folder = emptied(root)
     made = []
     for number, syllable in enumerate(SYLLABLES[:syllables]):
         split = split_of(syllable)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ COLUMNS = (
     "split",
 )
 _OPTIONAL = ("sex", "sample_rate", "num_samples")
+_MARKER = "made_by_codec_lib.txt"  # lies in a folder whose audio may be made again
 
 
 def read_manifest(folder: str | Path, sample_rate: int = 16000) -> Corpus:
@@ -136,6 +138,26 @@ def _read_phonemes(path: Path) -> dict[str, tuple[Phoneme, ...]]:
             entry = json.loads(line)
             aligned[entry["utterance_id"]] = tuple(Phoneme(*item) for item in entry["phonemes"])
     return aligned
+
+
+def emptied(root: str | Path) -> Path:
+    r"""Make room for audio that is made: ``audio`` in a folder, empty.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds audio or a manifest that was not made so: recordings are never deleted.
+    """
+    folder, marker = Path(root), Path(root) / _MARKER
+    if not marker.exists() and any((folder / name).exists() for name in ("audio", "manifest.csv")):
+        raise ValueError(
+            f"{folder}: got a folder with audio or a manifest that this library has not made, "
+            "expected an empty one or none. Hint: delete it yourself if it can be made again"
+        )
+    shutil.rmtree(folder / "audio", ignore_errors=True)
+    (folder / "audio").mkdir(parents=True)
+    marker.write_text("What lies here was made by codec_lib and can be made again.\n")
+    return folder
 
 
 def made_once(folder: Path, recipe: Mapping[str, Any], make: Callable[[Path], object]) -> None:

@@ -8,7 +8,6 @@ Leaves out: sentences (``synthetic.py``). Read next: ``strings.py``.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from codec_lib import audio
 
 from . import espeak
-from .manifests import read_manifest, write_manifest
+from .manifests import emptied, read_manifest, write_manifest
 from .utterances import Corpus, Utterance
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -39,7 +38,7 @@ def make_words(
     Parameters
     ----------
     root
-        Folder to make it in; what it holds is replaced.
+        Folder to make it in; what was made there before is replaced, recordings never.
     words
         What is said.
     variants
@@ -63,9 +62,7 @@ def make_words(
     """
     if takes < 4:
         raise ValueError(f"takes: got {takes}, expected 4 or more: every fourth is for testing")
-    folder, made = Path(root), []
-    shutil.rmtree(folder / "audio", ignore_errors=True)
-    (folder / "audio").mkdir(parents=True)
+    folder, made = emptied(root), []
     for number in range(len(words) * len(variants) * takes):
         take, rest = number % takes, number // takes
         word, variant = words[rest % len(words)], variants[rest // len(words)]

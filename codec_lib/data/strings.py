@@ -10,7 +10,6 @@ Read next: ``pronunciation.py``.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 
 from codec_lib import audio, paths
 
-from .manifests import made_once, read_manifest, write_manifest
+from .manifests import emptied, made_once, read_manifest, write_manifest
 from .utterances import Corpus, Utterance
 
 WORDS = (3, 6)  # of a string, the last one excluded
@@ -31,7 +30,7 @@ def make_strings(root: str | Path, words: Corpus, takes: int = 2, seed: int = 0)
     Parameters
     ----------
     root
-        Folder to make it in; what it holds is replaced.
+        Folder to make it in; what was made there before is replaced, recordings never.
     words
         Recordings with text and speaker; others are left out. Files are written at its rate.
     takes
@@ -57,9 +56,7 @@ def make_strings(root: str | Path, words: Corpus, takes: int = 2, seed: int = 0)
         raise ValueError(
             f"{words.name}: got no recording with text and speaker, expected some to join"
         )
-    folder, made = Path(root), []
-    shutil.rmtree(folder / "audio", ignore_errors=True)
-    (folder / "audio").mkdir(parents=True)
+    folder, made = emptied(root), []
     rng, rate = np.random.default_rng(seed), words.sample_rate
     for (speaker, split), indices in own.items():
         dealt = np.concatenate([rng.permutation(indices) for _ in range(takes)]).tolist()

@@ -190,6 +190,12 @@ class Corpus(Sequence[Utterance]):
         except audio.AudioError as error:
             self.report(path, str(error))
             raise
+        except ValueError as error:
+            if not 0 < start < self.length(index):
+                raise
+            reason = f"{error}. Hint: the manifest says that it is longer"
+            self.report(path, reason)
+            raise audio.AudioError(reason) from error
 
     def report(self, path: str, reason: str) -> None:
         r"""List a file as bad and log it by name, the first time only."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 
 def bootstrap_interval(
@@ -55,6 +56,8 @@ def bootstrap_interval(
 def jackknife_interval(value: float, without: Sequence[float]) -> tuple[float, float]:
     r"""Return the ends of the 95 % interval of an estimate that is no mean of values.
 
+    Student's, with one degree of freedom less than there are items.
+
     Parameters
     ----------
     value
@@ -66,11 +69,12 @@ def jackknife_interval(value: float, without: Sequence[float]) -> tuple[float, f
     --------
     >>> values = [1.0, 2.0, 3.0, 6.0]
     >>> without = [(12 - one) / 3 for one in values]
-    >>> [round(end, 2) for end in jackknife_interval(3.0, without)]  # of a mean: 1.96 s / sqrt(n)
-    [0.88, 5.12]
+    >>> [round(end, 2) for end in jackknife_interval(3.0, without)]  # of a mean: t s / sqrt(n)
+    [-0.44, 6.44]
     """
     error = math.sqrt((len(without) - 1) * float(np.var(without)))
-    return value - 1.96 * error, value + 1.96 * error
+    reach = float(stats.t.ppf(0.975, len(without) - 1)) * error
+    return value - reach, value + reach
 
 
 def summarise(values: Sequence[float], name: str) -> dict[str, float]:

@@ -259,7 +259,7 @@ def main(quick: bool = False, path: str | Path | None = None) -> Path:
         lambda: peer_speed(min(repetitions, 5), quick),
     ]
     conditions = {
-        "what": "medians of runs in turns; memory is how far the peak rises, nothing freed before at hand",
+        "what": "medians of runs in turns; memory is how far the peak rises",
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "weights": "random, the same for both packages",

@@ -25,7 +25,7 @@ from codec_lib.teachers import load_teacher
 from codec_lib.teachers.features import long_features
 
 from .ctc_probe import ProbeSettings, extracted
-from .discrete import forms_of, slot
+from .discrete import Form, Heard, forms_of, slot
 from .disentanglement import (
     LayerVectors,
     default_groups,
@@ -201,9 +201,7 @@ def discrete_study(
         tests.append((name, test, extracted(_after(extract, change, test.sample_rate), test)))
     rows: dict[int, list[dict[str, Any]]] = {hidden: [] for hidden in settings.hidden}
     for seed in settings.seeds:
-        forms = forms_of(heard, settings.num_units, settings.vocabularies, seed=seed)
-        kinds = settings.kinds or [form.name.split()[0] for form in forms]
-        forms = [form for form in forms if form.name.split()[0] in kinds]
+        forms = _fitted_forms(heard, settings, seed)
         for hidden, found in rows.items():
             common = (forms, (train, heard), tests)
             if task in ("phonemes", "characters"):
@@ -217,6 +215,13 @@ def discrete_study(
                 log(f"{features}, {task}: seed {seed}, head of {hidden} done")
     title, several = {"features": features, "task": task}, rows.items()
     return [{**title, "hidden": h, **row} for h, found in several for row in _over_seeds(found)]
+
+
+def _fitted_forms(heard: Heard, settings: DiscreteSettings, seed: int) -> list[Form]:
+    """Fit the forms to the features of a training part; return those of the kinds asked for."""
+    forms = forms_of(heard, settings.num_units, settings.vocabularies, seed=seed)
+    kinds = settings.kinds or [form.name.split()[0] for form in forms]
+    return [form for form in forms if form.name.split()[0] in kinds]
 
 
 def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

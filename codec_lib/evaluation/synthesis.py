@@ -110,12 +110,11 @@ def judge_synthesis(
     Returns
     -------
     list[dict[str, Any]]
-        A row for ``"recording"`` (of the target), ``"somebody else"`` (a recording of another
-        speaker, if there is one; only its voice is judged) and each way: ``way``, ``utterances``;
-        ``empty``, how many were; ``times_real_time``, seconds of speech in one of work, of ways
-        alone; ``seconds_ratio``, mean length over that of the recording; of every measure the
-        fields of ``Score.summary``, and of ``Score.change`` where the way is compared, with
-        ``against``.
+        A row for ``"recording"`` (of the target), ``"somebody else"`` (another speaker, if there is
+        one; only the voice is judged) and each way: ``way``, ``utterances``; ``empty``, how many
+        were; ``times_real_time``, seconds of speech in one of work, of ways alone;
+        ``seconds_ratio``, mean length over that of the recording; of every measure the fields of
+        ``Score.summary``, and of ``Score.change`` where the way is compared, with ``against``.
     """
     prompts = [Prompt(corpus.load(prompt), corpus[prompt].text) for prompt, _ in tasks]
     texts, real = zip(*((corpus[i].text, corpus.load(i)) for _, i in tasks), strict=True)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from codec_lib.data import Corpus
-from codec_lib.training.batches import training_and_held_out
+from codec_lib.training.batches import digest_of, training_and_held_out
 
 from .examples import Group, JoinedBatches, Spoken, joined
-from .module_run import ModuleRun, digest_of
+from .module_run import ModuleRun
 
 
 class JoinedRun(ModuleRun):

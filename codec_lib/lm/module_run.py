@@ -9,9 +9,7 @@ Notebook: 40. Leaves out: gradient accumulation. Read next: ``run.py``.
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +24,7 @@ from codec_lib.training.config import differences, read_mapping, write_config
 from codec_lib.training.driving import StopRequest, Work, go_on
 from codec_lib.training.launch import make_fabric
 from codec_lib.training.logs import RunLog
+from codec_lib.training.replacing import ASIDE, RUN_FILES, replacing, set_aside
 from codec_lib.training.schedule import lr_fraction, set_lr
 from codec_lib.training.stages import FINAL
 from codec_lib.training.steps import check_finite, update
@@ -33,7 +32,6 @@ from codec_lib.training.steps import check_finite, update
 from .config import ModuleConfig, module_config
 
 BEST = "best.safetensors"
-_OWN = ("checkpoints", "tensorboard", "metrics.csv", "config.yml", BEST, FINAL)
 
 
 class ModuleRun:
@@ -53,7 +51,7 @@ class ModuleRun:
     step, best, validated
         Steps taken; smallest held-out loss so far; figures of the last validation.
     data_print
-        Of what is learnt from, see ``digest_of``: a run is not continued on anything else.
+        Of what is learnt from, see ``batches.digest_of``: a run is not continued on anything else.
     title, shown
         What the log calls the run, and which metrics its progress line has.
     """
@@ -174,25 +172,6 @@ class ModuleRun:
         return {"model": self.module, "average": self.average.module}
 
 
-def digest_of(source: str, utterances: Iterable[tuple[str, int]]) -> str:
-    r"""Return a digest of what is learnt from.
-
-    Parameters
-    ----------
-    source
-        Fingerprint of what encodes it; empty for waveforms.
-    utterances
-        Names and lengths, in order.
-
-    Examples
-    --------
-    >>> digest_of("", [("a", 3)]) == digest_of("", [("a", 4)])
-    False
-    """
-    lines = "".join(f"\n{name} {length}" for name, length in utterances)
-    return hashlib.sha256(f"{source}{lines}".encode()).hexdigest()[:16]
-
-
 def _module_step(run: ModuleRun, batch: Any) -> dict[str, Tensor]:
     """Take one step."""
     config = run.config
@@ -230,7 +209,8 @@ def train_module(kind: type[ModuleRun], config: ModuleConfig, fresh: bool = Fals
     config
         How.
     fresh
-        True deletes an earlier run in ``out_dir`` first.
+        True replaces an earlier run in ``out_dir``, which is gone once the new one has a
+        checkpoint.
 
     Returns
     -------
@@ -248,23 +228,23 @@ def train_module(kind: type[ModuleRun], config: ModuleConfig, fresh: bool = Fals
         If a loss becomes NaN or infinite; the last checkpoint stays.
     """
     fabric, run_dir = make_fabric(config), Path(config.out_dir)
-    _check_folder(config, run_dir, fresh)
-    fabric.seed_everything(config.seed, verbose=False)
-    run = kind(config, fabric)
-    if fabric.is_global_zero:  # only now: a mistake in the config must not cost an earlier run
-        run_dir.mkdir(parents=True, exist_ok=True)
-        for name in _OWN if fresh else ():
-            path = run_dir / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        checkpoints.sweep(run_dir)
-        checkpoints.write_atomic(run_dir / "config.yml", lambda path: write_config(config, path))
-    fabric.barrier()
 
     def finish(run: ModuleRun, folder: Path) -> None:
         run.write(folder / FINAL, run.step)
 
     work = Work(_module_step, _measure, finish, lambda run, batch: run.names(batch), kind.shown)
-    go_on(run, run_dir, StopRequest(config.time_limit_minutes), work)
+    with replacing(fabric, run_dir):
+        _check_folder(config, run_dir, fresh)
+        fabric.seed_everything(config.seed, verbose=False)
+        run = kind(config, fabric)
+        if fabric.is_global_zero:  # only now: a mistake must not cost an earlier run
+            run_dir.mkdir(parents=True, exist_ok=True)
+            set_aside(run_dir, RUN_FILES if fresh else ())
+            checkpoints.sweep(run_dir)
+            settings = run_dir / "config.yml"
+            checkpoints.write_atomic(settings, lambda path: write_config(config, path))
+        fabric.barrier()
+        go_on(run, run_dir, StopRequest(config.time_limit_minutes), work)
     return run_dir
 
 
@@ -273,7 +253,8 @@ def _check_folder(config: ModuleConfig, run_dir: Path, fresh: bool) -> None:
     written = run_dir / "config.yml"
     if not written.exists():
         there = [path.name for path in run_dir.iterdir()] if run_dir.exists() else []
-        if foreign := [name for name in there if name not in _OWN and name[:4] != "tmp_"]:
+        known = (*RUN_FILES, ASIDE)
+        if foreign := [name for name in there if name not in known and name[:4] != "tmp_"]:
             raise ValueError(
                 f"out_dir: {run_dir} holds {foreign[0]} but no run; choose another folder"
             )

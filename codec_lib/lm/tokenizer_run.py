@@ -29,10 +29,10 @@ from codec_lib.losses.commitment import reduce_layers
 from codec_lib.losses.ctc import ctc_greedy, ctc_loss, frames_needed
 from codec_lib.losses.objective import recipe
 from codec_lib.losses.reconstruction import MultiScaleMelLoss, waveform_loss
-from codec_lib.training.batches import training_and_held_out
+from codec_lib.training.batches import digest_of, training_and_held_out
 
 from .config import SMOKE_RUN, ModuleConfig
-from .module_run import ModuleRun, digest_of, train_module
+from .module_run import ModuleRun, train_module
 
 
 @dataclass(frozen=True)

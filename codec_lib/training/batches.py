@@ -9,7 +9,8 @@ Read next: ``validation.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -43,12 +44,19 @@ def training_and_held_out(config: TrainConfig, sample_rate: int) -> tuple[Corpus
     Raises
     ------
     ValueError
-        If nothing is left to train or to validate on.
+        If nothing is left to train or to validate on, or the held-out corpus has training speech.
     """
     whole = find_corpus(config.corpus, sample_rate=sample_rate)
     train = whole.select(lambda utterance: utterance.split in ("train", ""))
     if config.valid_corpus is not None:
         held_out = find_corpus(config.valid_corpus, sample_rate=sample_rate)
+        held_out = held_out.split("dev") if "dev" in held_out.splits else held_out
+        learnt = {utterance.audio_path for utterance in train}
+        if both := sum(utterance.audio_path in learnt for utterance in held_out):
+            raise ValueError(
+                f"valid_corpus: got {both} utterances of {config.valid_corpus} that are trained "
+                "on, expected none"
+            )
     elif "dev" in whole.splits:
         held_out = whole.split("dev")
     else:
@@ -56,6 +64,25 @@ def training_and_held_out(config: TrainConfig, sample_rate: int) -> tuple[Corpus
         held_out = train.select(lambda utterance: utterance.utterance_id in chosen)
         train = train.select(lambda utterance: utterance.utterance_id not in chosen)
     return train, held_out
+
+
+def digest_of(source: str, utterances: Iterable[tuple[str, int]]) -> str:
+    r"""Return a digest of what is learnt from.
+
+    Parameters
+    ----------
+    source
+        Fingerprint of what encodes it; empty for waveforms.
+    utterances
+        Names and lengths, in order.
+
+    Examples
+    --------
+    >>> digest_of("", [("a", 3)]) == digest_of("", [("a", 4)])
+    False
+    """
+    lines = "".join(f"\n{name} {length}" for name, length in utterances)
+    return hashlib.sha256(f"{source}{lines}".encode()).hexdigest()[:16]
 
 
 def training_batches(

@@ -7,6 +7,7 @@ Read next: ``hub.py``.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def export_run(run: Path, name: str, licence: str, final: bool = False) -> tuple
     Raises
     ------
     ValueError
-        If the run has no weights yet, or the file would be larger than 6 MB.
+        If the run has no weights yet, the name is taken, or the file would be larger than 6 MB;
+        nothing is written then.
     """
     source = last_stage(run) / (FINAL if final else "best.safetensors") if run.is_dir() else run
     codec = hub.load(source, fold=False)
@@ -71,12 +73,16 @@ def export_run(run: Path, name: str, licence: str, final: bool = False) -> tuple
     settings: dict[str, Any] = read_mapping(written) if written.exists() else {}
     metadata = {**codec.card, "licence": licence, "training": _without_home(settings)}
     target = paths.checkpoints_root() / f"{name}.safetensors"
-    hub.save_codec(codec, target, metadata=metadata)
-    if target.stat().st_size > LIMIT_MB * 1e6:
-        size = target.stat().st_size / 1e6
-        target.unlink()
-        raise ValueError(f"export: {name} takes {size:.1f} MB, at most {LIMIT_MB} ship")
-    hub.write_listing()
+    if target.exists():
+        raise ValueError(f"export: {target} is there already. Hint: another name, or delete it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        made = hub.save_codec(codec, Path(scratch) / target.name, metadata=metadata)
+        if made.stat().st_size > LIMIT_MB * 1e6:
+            size = made.stat().st_size / 1e6
+            raise ValueError(f"export: {name} takes {size:.1f} MB, at most {LIMIT_MB} ship")
+        made.rename(target)
+    hub.list_file(target)
     card = target.with_suffix(".md")
     card.write_text(_card(name, codec, settings, licence, target), encoding="utf-8")
     return target, card

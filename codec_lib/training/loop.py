@@ -12,10 +12,10 @@ Read next: ``docs/training.md``.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from lightning.fabric import Fabric
 from torch import Tensor
 
 import codec_lib
@@ -34,6 +34,7 @@ from codec_lib.training.freezing import FrozenParts
 from codec_lib.training.launch import make_fabric
 from codec_lib.training.logs import RunLog
 from codec_lib.training.rates import make_manager
+from codec_lib.training.replacing import ASIDE, RUN_FILES, replacing, set_aside
 from codec_lib.training.run import Run
 from codec_lib.training.schedule import lr_fraction, set_lr
 from codec_lib.training.stages import FINAL, stage_folder, stage_runs
@@ -45,8 +46,7 @@ from codec_lib.training.steps import (
 from codec_lib.training.validation import validate
 
 SHOWN = ("train/loss", "train/recon_loss/mel", "train/distill_loss", "train/disc_loss")
-OWN = ("checkpoints", "tensorboard", "metrics.csv", "config.yml", "best.safetensors")
-OWN += (FINAL,)
+OWN = (*RUN_FILES, ASIDE)
 
 
 def train(config: TrainConfig, fresh: bool = False) -> Path:
@@ -57,7 +57,8 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
     config
         What to do; see ``TrainConfig``.
     fresh
-        True deletes an earlier run in ``out_dir`` first.
+        True replaces an earlier run in ``out_dir``, which is gone once the new one has a
+        checkpoint.
 
     Returns
     -------
@@ -82,34 +83,44 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
     PosixPath('runs/smoke')
     """
     fabric, run_dir = make_fabric(config), Path(config.out_dir)
-    check_folder(config, run_dir, fresh)
-    runs = stage_runs(config)
-    if config.stages:
-        _check_stages(runs, fresh)
-        runs = tuple(one for one in runs if fresh or not is_finished(one))
-    stop = StopRequest(config.time_limit_minutes)
-    for one in runs:
-        fabric.seed_everything(one.seed, verbose=False)
-        run = Run(one, fabric)
-        if fabric.is_global_zero:  # only now: a mistake in the config must not cost an earlier run
-            _open_folder(config, run_dir, fresh)
-            if config.stages:
-                _open_folder(one, Path(one.out_dir))
-                print(f"stage {Path(one.out_dir).name} of {len(config.stages)}", flush=True)
-        fresh = False
-        fabric.barrier()
-        go_on(run, Path(one.out_dir), stop, CODEC_WORK)
-        fabric.barrier()  # the next stage reads what process 0 has written
-        if stop.agreed:
-            break
+    with replacing(fabric, run_dir):
+        check_folder(config, run_dir, fresh)
+        runs = stage_runs(config)
+        if config.stages:
+            _check_stages(runs, fresh)
+            runs = tuple(one for one in runs if fresh or not is_finished(one))
+        stop = StopRequest(config.time_limit_minutes)
+        for one in runs:
+            _train_stage(config, one, fabric, stop, fresh)
+            fresh = False
+            fabric.barrier()  # the next stage reads what process 0 has written
+            if stop.agreed:
+                break
     return run_dir
+
+
+def _train_stage(
+    config: TrainConfig, one: TrainConfig, fabric: Fabric, stop: StopRequest, fresh: bool
+) -> None:
+    """Take an ordinary run, or one stage of a config, to its end or to where it is to stop."""
+    fabric.seed_everything(one.seed, verbose=False)
+    run = Run(one, fabric)
+    if fabric.is_global_zero:  # only now: a mistake in the config must not cost an earlier run
+        _open_folder(config, Path(config.out_dir), fresh)
+        if config.stages:
+            _open_folder(one, Path(one.out_dir))
+            print(f"stage {Path(one.out_dir).name} of {len(config.stages)}", flush=True)
+    fabric.barrier()
+    go_on(run, Path(one.out_dir), stop, CODEC_WORK)
 
 
 def is_finished(config: TrainConfig) -> bool:
     """Return whether an ordinary run has taken its last step and written its weights."""
-    last = checkpoints.latest_checkpoint(config.out_dir)
-    is_written = (Path(config.out_dir) / FINAL).exists()
-    return is_written and last is not None and checkpoints.step_of(last) >= config.steps
+    last, written = checkpoints.latest_checkpoint(config.out_dir), Path(config.out_dir) / FINAL
+    if not written.exists() or last is None or checkpoints.step_of(last) < config.steps:
+        return False
+    card = hub.read_tensors(written)[0].get("card", {})  # not of a shorter run that was extended
+    return card.get("steps", config.steps) >= config.steps
 
 
 def _check_stages(runs: tuple[TrainConfig, ...], fresh: bool) -> None:
@@ -128,7 +139,9 @@ def _check_stages(runs: tuple[TrainConfig, ...], fresh: bool) -> None:
 
 
 def _has_begun(folder: str | Path) -> bool:
-    return checkpoints.latest_checkpoint(folder) is not None
+    """Return whether a folder holds what a run has learnt."""
+    weights = (Path(folder) / name for name in ("best.safetensors", FINAL))
+    return checkpoints.latest_checkpoint(folder) is not None or any(p.exists() for p in weights)
 
 
 def check_folder(config: TrainConfig, run_dir: Path, fresh: bool = False) -> None:
@@ -144,6 +157,13 @@ def check_folder(config: TrainConfig, run_dir: Path, fresh: bool = False) -> Non
         True accepts any run, which will be replaced.
     """
     written = run_dir / "config.yml"
+    if config.init_from is not None:
+        given = Path(config.init_from).resolve()
+        if run_dir.resolve() in (given, *given.parents):
+            raise ValueError(
+                f"init_from: got {config.init_from}, which the run in {run_dir} would replace, "
+                "expected other weights. Hint: another --out"
+            )
     if not written.exists():
         there = [path.name for path in run_dir.iterdir()] if run_dir.exists() else []
         foreign = [name for name in there if name not in OWN and name[:4] != "tmp_"]
@@ -175,14 +195,13 @@ def _names(config: TrainConfig) -> list[str]:
 
 
 def _open_folder(config: TrainConfig, run_dir: Path, fresh: bool = False) -> None:
-    """Make the run's folder, empty if ``fresh``, and write its config."""
+    """Make the run's folder, an earlier run set aside if ``fresh``, and write its config."""
     run_dir.mkdir(parents=True, exist_ok=True)
     written = run_dir / "config.yml"
     stages = read_mapping(written).get("stages") or () if fresh and written.exists() else ()
     names = [stage_folder(index, stage) for index, stage in enumerate(stages)]
-    for name in (*names, *OWN) if fresh else ():
-        path = run_dir / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if fresh:
+        set_aside(run_dir, (*names, *RUN_FILES))
     checkpoints.sweep(run_dir)
     checkpoints.write_atomic(written, lambda path: write_config(config, path))
 

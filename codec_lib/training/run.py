@@ -29,7 +29,12 @@ from codec_lib.rate.segments import to_row
 from codec_lib.shapes import Codes
 from codec_lib.training import checkpoints
 from codec_lib.training.averaging import AveragedWeights
-from codec_lib.training.batches import held_out_crops, training_and_held_out, training_batches
+from codec_lib.training.batches import (
+    digest_of,
+    held_out_crops,
+    training_and_held_out,
+    training_batches,
+)
 from codec_lib.training.config import TrainConfig, last_stage
 from codec_lib.training.freezing import FrozenParts
 from codec_lib.training.rates import Segment, make_manager, segment_at
@@ -79,6 +84,8 @@ class Run:
             self.teaching: Teaching = make_teaching(
                 config, self.corpus, plain, fabric.device, print if fabric.is_global_zero else None
             )
+        listed = ((one.utterance_id, self.corpus.length(n)) for n, one in enumerate(self.corpus))
+        self.data_print = digest_of(self.teaching.fingerprint, listed)
         self.crops = held_out_crops(config, held_out, plain.hop_length).to(fabric.device)
 
     def _build_networks(self) -> None:
@@ -223,7 +230,7 @@ class Run:
         self.check_frozen()
         best = None if self.best == float("inf") else self.best
         state = {"step": self.step, "best": best, "frozen": self.frozen.digests}
-        state["validated"] = self.validated
+        state |= {"validated": self.validated, "data": self.data_print}
         parts = self._modules(), self._optimizers(), {"health": self.recent.state()}
         checkpoints.save_all(self.fabric, run_dir, *parts, state)
 
@@ -243,11 +250,17 @@ class Run:
         Raises
         ------
         CheckpointError
-            If a file is missing, damaged or does not fit the networks.
+            If a file is missing, damaged or does not fit the networks, or the utterances or the
+            teacher are others than when the run began.
         FrozenPartChanged
             If a frozen part in it is not what it was when the run began.
         """
         state = checkpoints.load_json(folder / "state.json")
+        if state.get("data", self.data_print) != self.data_print:
+            raise checkpoints.CheckpointError(
+                f"{folder}: got a run on other data or of another teacher, expected the same. "
+                "Hint: use --fresh to replace it, or another --out"
+            )
         self.step = state["step"]
         self.best = float("inf") if state["best"] is None else state["best"]
         self.validated = state.get("validated", {})

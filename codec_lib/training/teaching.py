@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,11 +45,14 @@ class Teaching:
         Columns of each.
     overrides
         Fields of the codec's config that the teachers decide.
+    fingerprint
+        Of the teachers, and of the aligner.
     """
 
     parts: dict[str, Callable[[int], Tensor]] = field(default_factory=dict)
     widths: tuple[int, ...] = ()
     overrides: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
 
     @property
     def projections(self) -> tuple[str, ...]:
@@ -149,14 +153,15 @@ def _speech(
     features.fill(_progress(say, "teacher"))
     teacher.to("cpu")  # loader workers are forked, and a fork cannot use a GPU
     if config.distill == "continuous":
-        return Teaching({"semantic": features}, (teacher.dim,), {"teacher_dim": teacher.dim})
-    kmeans = _units(config, corpus, features, f"{teacher.fingerprint}-{config.teacher_layer}")
+        told = {"teacher_dim": teacher.dim}
+        return Teaching({"semantic": features}, (teacher.dim,), told, teacher.fingerprint)
+    kmeans, path = _units(config, corpus, features, f"{teacher.fingerprint}-{config.teacher_layer}")
 
     def units(index: int) -> Tensor:
         return kmeans(features(index).float()).unsqueeze(-1)  # (F, 1)
 
     overrides = {"teacher_dim": teacher.dim, "num_units": kmeans.num_units}
-    return Teaching({"units": units}, (1,), overrides)
+    return Teaching({"units": units}, (1,), overrides, f"{teacher.fingerprint} {path.stem}")
 
 
 def _text(config: TrainConfig, corpus: Corpus, codec: Codec) -> TextCache:
@@ -200,11 +205,14 @@ def _with_text(
     shared = found.dim == teaching.overrides.get("teacher_dim")
     overrides = {**teaching.overrides, "text_dim": 0 if shared else found.dim}
     parts = {**teaching.parts, "text": text}
-    return Teaching(parts, (*teaching.widths, found.dim + 1), overrides)
+    prints = [teaching.fingerprint, *(getattr(one, "fingerprint", "") for one in networks)]
+    return Teaching(parts, (*teaching.widths, found.dim + 1), overrides, " ".join(prints))
 
 
-def _units(config: TrainConfig, corpus: Corpus, features: FeatureCache, source: str) -> KMeans:
-    """Return the k-means units of a corpus; they are fitted once and cached by what they are of."""
+def _units(
+    config: TrainConfig, corpus: Corpus, features: FeatureCache, source: str
+) -> tuple[KMeans, Path]:
+    """Return the k-means units of a corpus, and their file, named after what they are of."""
     digests = _of_each(corpus, lambda index: features._file(index).stem)  # sha256 of the audio
     of = [source, config.units, config.seed, *digests]
     digest = hashlib.sha256(repr(of).encode()).hexdigest()[:16]
@@ -212,7 +220,7 @@ def _units(config: TrainConfig, corpus: Corpus, features: FeatureCache, source: 
     if not path.exists():
         kmeans = fit_kmeans(_of_each(corpus, features), config.units, seed=config.seed)
         save_kmeans(kmeans, path, {"source": source, "corpus": corpus.name})
-    return load_kmeans(path)
+    return load_kmeans(path), path
 
 
 def _of_each(corpus: Corpus, read: Callable[[int], Any]) -> Iterator[Any]:

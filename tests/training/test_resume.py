@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import pytest
 import torch
 
 from codec_lib import hub
+from codec_lib.training.batches import training_and_held_out
 from codec_lib.training.checkpoints import latest_checkpoint, read_tensor_file
 from codec_lib.training.config import TrainConfig, write_config
 from codec_lib.training.logs import read_csv
-from codec_lib.training.loop import train
+from codec_lib.training.loop import is_finished, train
+from codec_lib.training.replacing import ASIDE, RUN_FILES, set_aside
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,6 +136,73 @@ def test_a_longer_run_goes_on_and_another_config_does_not(tiny_config):
     assert latest_checkpoint(folder).name == "step_00000001"
 
 
+def test_a_mistake_that_the_first_batch_shows_costs_no_earlier_run(tiny_config):
+    config = tiny_config(steps=2)
+    folder = train(config)
+    (folder / "notes.txt").write_text("mine")
+
+    def files() -> dict[str, int]:
+        found = {str(path.relative_to(folder)): path for path in folder.rglob("*.*")}
+        return {name: p.stat().st_size for name, p in found.items() if "tensorboard" not in name}
+
+    before = files()
+    for changes in ({"segment_seconds": 0.03}, {"recipe_overrides": {"layer_weights": [1.0] * 5}}):
+        with pytest.raises(ValueError, match="expected"):
+            train(replace(config, **changes), fresh=True)
+        assert files() == before
+    # Killed before the first checkpoint: the earlier run comes back at the next start.
+    set_aside(folder, RUN_FILES)
+    (folder / "metrics.csv").write_text("step\n")
+    assert train(config) == folder  # finished: nothing left to do
+    assert files() == before
+    assert (folder / "notes.txt").read_text() == "mine"
+    # Killed later: the new run stays.
+    (folder / "notes.txt").unlink()
+    set_aside(folder, RUN_FILES)
+    changed = replace(config, lr=0.1)
+    (folder / ASIDE).rename(folder.with_name("aside"))
+    train(replace(changed, time_limit_minutes=1e-6))
+    folder.with_name("aside").rename(folder / ASIDE)
+    train(changed)
+    assert not (folder / ASIDE).exists() and len(read_csv(folder / "metrics.csv")) == 2
+
+
+def test_a_run_goes_on_with_its_own_data_alone(tiny_config, tiny_corpus, tmp_path):
+    shutil.copytree(tiny_corpus, tmp_path / "corpus")
+    config = tiny_config(corpus=str(tmp_path / "corpus"), steps=3)
+    folder = train(replace(config, time_limit_minutes=1e-6))
+    manifest = tmp_path / "corpus" / "manifest.csv"
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([lines[0], *lines[2:]]) + "\n")  # one utterance fewer
+    with pytest.raises(ValueError, match="on other data or of another teacher"):
+        train(config)
+    assert latest_checkpoint(folder).name == "step_00000001"
+    manifest.write_text("\n".join(lines) + "\n")
+    train(config)
+
+
+def test_what_a_run_has_learnt_is_not_overwritten_by_another(tiny_config):
+    config = tiny_config(steps=1)
+    folder = train(config)
+    with pytest.raises(ValueError, match="would replace, expected other weights"):
+        train(replace(config, init_from=str(folder)), fresh=True)
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(ValueError, match="holds another run"):
+        train(replace(config, seed=7))
+    assert (folder / "final.safetensors").exists()
+
+
+def test_weights_of_a_shorter_run_do_not_finish_a_longer_one(tiny_config):
+    config = tiny_config(steps=1)
+    folder = train(config)
+    short = (folder / "final.safetensors").read_bytes()
+    longer = replace(config, steps=2)
+    train(longer)
+    assert is_finished(longer)
+    (folder / "final.safetensors").write_bytes(short)  # killed before it was written
+    assert not is_finished(longer)
+
+
 def test_sigterm_and_time_limit_save_and_end(tiny_config, monkeypatch, capsys):
     from codec_lib.training.run import Run
 
@@ -166,3 +236,15 @@ def test_a_damaged_checkpoint_is_named(tiny_config):
     (last / "codec.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"codec.safetensors: not a readable"):
         train(replace(config, steps=3))
+
+
+def test_a_valid_corpus_holds_nothing_that_is_trained_on(tiny_config, tiny_corpus, tmp_path):
+    config = tiny_config(valid_corpus=str(tiny_corpus))
+    train_part, held_out = training_and_held_out(config, 16000)
+    assert {one.split for one in held_out} == {"dev"} and len(train_part) == 10
+    lines = (tiny_corpus / "manifest.csv").read_text().replace(",dev,", ",,")
+    shutil.copytree(tiny_corpus, tmp_path / "all")
+    (tmp_path / "all" / "manifest.csv").write_text(lines)
+    again = replace(config, corpus=str(tmp_path / "all"), valid_corpus=str(tmp_path / "all"))
+    with pytest.raises(ValueError, match="that are trained on, expected none"):
+        training_and_held_out(again, 16000)

@@ -217,6 +217,10 @@ def test_the_last_stage_is_what_a_run_stands_for(staged, tmp_path, monkeypatch):
     assert "3 (all) + 2 (decoder) of" in card.read_text()
     assert hub.load(file).card["training"]["stages"] == STAGES
     assert not any("codebook_sum" in name for name in hub.read_tensors(file)[1])
+    kept = file.read_bytes(), card.read_text(), hub.listing()
+    with pytest.raises(ValueError, match="is there already"):
+        export_run(folder, "staged", "CC0")
+    assert kept == (file.read_bytes(), card.read_text(), hub.listing())
     alone, _ = export_run(folder / "2_decoder", "second", "CC0")
     assert hub.load(alone).card["training"]["init_from"] == "1_all/final.safetensors"
     for shipped in (file, alone):  # a file that travels names no folder of this machine

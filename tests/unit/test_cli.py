@@ -93,6 +93,9 @@ def test_encode_then_decode_is_the_codec(codec_file, sound, tmp_path):
     torch.testing.assert_close(got, audio.peak_guard(expected), rtol=0, atol=2e-4)
     fewer = tmp_path / "fewer.wav"
     _run("decode", codes, fewer, "--codec", codec_file, "--n-q", 1)
+    for wrong in (-1, 9):
+        found = _refused("decode", codes, fewer, "--codec", codec_file, "--n-q", wrong)
+        assert f"n_q: got {wrong}, expected 1 to 2" in found
     assert not torch.equal(audio.read(fewer), got)
 
 
@@ -102,9 +105,10 @@ def test_decode_finds_a_shipped_codec_by_its_fingerprint(codec_file, sound, tmp_
     assert "hint: name its file with --codec" in _refused("decode", codes, tmp_path / "b.wav")
     shipped = tmp_path / "shipped"
     shipped.mkdir()
-    (shipped / "mine.safetensors").write_bytes(codec_file.read_bytes())
+    mine = shipped / "mine.safetensors"
+    mine.write_bytes(codec_file.read_bytes())
     monkeypatch.setattr(hub, "checkpoints_root", lambda: shipped)
-    hub.write_listing()
+    hub.list_file(mine)
     _run("decode", codes, tmp_path / "b.wav")
     assert audio.read(tmp_path / "b.wav").shape == (1, 16000)
 

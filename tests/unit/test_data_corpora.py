@@ -246,3 +246,14 @@ def test_real_corpora_are_read_whole():
             wav = found.load(0)
             assert wav.shape == (1, found.length(0))
             assert torch.isfinite(wav).all()
+
+
+def test_a_manifest_that_promises_more_than_there_is_ends_no_run(tmp_path):
+    audio.write(tmp_path / "a.wav", torch.zeros(1, 16000), 16000)
+    one = Utterance("a", str(tmp_path / "a.wav"), sample_rate=16000, num_samples=48000)
+    speech = Corpus("long", [one])
+    with pytest.raises(audio.AudioError, match="the manifest says that it is longer"):
+        speech.load(0, start=20000, num_samples=100)
+    assert len(speech.bad_files) == 1
+    with pytest.raises(ValueError, match="got start=50000"):  # nobody promised that
+        speech.load(0, start=50000)

@@ -88,7 +88,7 @@ def test_names_and_listing(codec, shipped: Path) -> None:
     path = hub.save_codec(codec, shipped / "tiny.safetensors")
     assert hub.known_names() == ["tiny"] and hub.listing() == {}
     codec_lib.load("tiny")
-    hub.write_listing()
+    hub.list_file(path)
     assert json.loads((shipped / hub.LISTING).read_text()) == {path.name: hub.sha256(path)}
     codec_lib.load("tiny")
     with pytest.raises(ValueError, match=r"one of \['tiny'\]"):

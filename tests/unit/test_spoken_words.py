@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from codec_lib import paths
-from codec_lib.data import Corpus, corpus
+from codec_lib.data import Corpus, corpus, make_synthetic
+from codec_lib.data.mandarin import make_mandarin
 from codec_lib.data.spoken_words import make_words
 from codec_lib.data.strings import make_strings
 
@@ -56,6 +57,22 @@ def test_strings_are_found_by_name_and_made_once(tmp_path, monkeypatch):
     first = found[0].audio_path
     assert corpus("strings/words", "train", sample_rate=8000)[0].audio_path == first
     assert corpus("strings/words", "train")[0].audio_path != first  # of another rate
+
+
+def test_recordings_are_never_deleted(tmp_path):
+    words = make_words(tmp_path / "words", ("one",), ("f1",), takes=4)
+    (tmp_path / "mine" / "audio").mkdir(parents=True)
+    recording = tmp_path / "mine" / "audio" / "interview.wav"
+    recording.write_bytes(b"mine")
+    for make in (
+        lambda folder: make_words(folder, ("one",), ("f1",), takes=4),
+        lambda folder: make_strings(folder, words),
+        lambda folder: make_synthetic(folder, num_utterances=1),
+        lambda folder: make_mandarin(folder, 1),
+    ):
+        with pytest.raises(ValueError, match="that this library has not made"):
+            make(tmp_path / "mine")
+    assert recording.read_bytes() == b"mine"
 
 
 def test_strings_of_nobody_are_refused(tmp_path):

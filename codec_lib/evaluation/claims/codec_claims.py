@@ -112,7 +112,13 @@ def says_more(one: str, other: str) -> Measure:
 
 
 def quantizer_errors(shop: Workshop, variant: str, seed: int) -> dict[str, float]:
-    """Return VQ loss, mean squared error and power of the latent, means over held-out speech."""
+    r"""Return VQ loss, mean squared error and power of the latent, means over held-out speech.
+
+    Parameters
+    ----------
+    shop, variant, seed
+        See ``Workshop.codec``.
+    """
 
     def measured() -> dict[str, float]:
         codec, rows = shop.codec(variant, seed), []
