@@ -13,7 +13,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -155,13 +154,14 @@ def _speech(
     if config.distill == "continuous":
         told = {"teacher_dim": teacher.dim}
         return Teaching({"semantic": features}, (teacher.dim,), told, teacher.fingerprint)
-    kmeans, path = _units(config, corpus, features, f"{teacher.fingerprint}-{config.teacher_layer}")
+    kmeans = _units(config, corpus, features, f"{teacher.fingerprint}-{config.teacher_layer}")
 
     def units(index: int) -> Tensor:
         return kmeans(features(index).float()).unsqueeze(-1)  # (F, 1)
 
     overrides = {"teacher_dim": teacher.dim, "num_units": kmeans.num_units}
-    return Teaching({"units": units}, (1,), overrides, f"{teacher.fingerprint} {path.stem}")
+    centres = hashlib.sha256(kmeans.centres.numpy().tobytes()).hexdigest()[:16]
+    return Teaching({"units": units}, (1,), overrides, f"{teacher.fingerprint} {centres}")
 
 
 def _text(config: TrainConfig, corpus: Corpus, codec: Codec) -> TextCache:
@@ -209,10 +209,8 @@ def _with_text(
     return Teaching(parts, (*teaching.widths, found.dim + 1), overrides, " ".join(prints))
 
 
-def _units(
-    config: TrainConfig, corpus: Corpus, features: FeatureCache, source: str
-) -> tuple[KMeans, Path]:
-    """Return the k-means units of a corpus, and their file, named after what they are of."""
+def _units(config: TrainConfig, corpus: Corpus, features: FeatureCache, source: str) -> KMeans:
+    """Return the k-means units of a corpus; they are fitted once and cached by what they are of."""
     digests = _of_each(corpus, lambda index: features._file(index).stem)  # sha256 of the audio
     of = [source, config.units, config.seed, *digests]
     digest = hashlib.sha256(repr(of).encode()).hexdigest()[:16]
@@ -220,7 +218,7 @@ def _units(
     if not path.exists():
         kmeans = fit_kmeans(_of_each(corpus, features), config.units, seed=config.seed)
         save_kmeans(kmeans, path, {"source": source, "corpus": corpus.name})
-    return load_kmeans(path), path
+    return load_kmeans(path)
 
 
 def _of_each(corpus: Corpus, read: Callable[[int], Any]) -> Iterator[Any]:

@@ -34,14 +34,18 @@ def _launch(arguments: list[str]) -> None:
 
 
 def _compare(joint: Path, split: Path) -> None:
-    """Assert equal metrics (1e-5 relative) and equal codebooks of two runs."""
+    """Assert equal metrics and equal codebooks of two runs.
+
+    Relative to 1e-5; norms of gradients to 1e-4, as some processors round sums in another order.
+    """
     rows, others = read_csv(joint / "metrics.csv"), read_csv(split / "metrics.csv")
     assert len(rows) == len(others) > 0
     for row, other in zip(rows, others, strict=True):
         assert list(row) == list(other)
         for name, value in row.items():
             if value or other[name]:
-                expected = pytest.approx(float(value), rel=1e-5, abs=1e-5)
+                close = 1e-4 if "grad_norm" in name else 1e-5
+                expected = pytest.approx(float(value), rel=close, abs=close)
                 assert float(other[name]) == expected, f"step {row['step']}: {name}"
     one, two = (
         read_tensor_file(latest_checkpoint(folder) / "codec.safetensors")
