@@ -34,18 +34,14 @@ def _launch(arguments: list[str]) -> None:
 
 
 def _compare(joint: Path, split: Path) -> None:
-    """Assert equal metrics and equal codebooks of two runs.
-
-    Relative to 1e-5; norms of gradients to 1e-4, as some processors round sums in another order.
-    """
+    """Assert equal metrics (1e-5 relative) and equal codebooks of two runs."""
     rows, others = read_csv(joint / "metrics.csv"), read_csv(split / "metrics.csv")
     assert len(rows) == len(others) > 0
     for row, other in zip(rows, others, strict=True):
         assert list(row) == list(other)
         for name, value in row.items():
             if value or other[name]:
-                close = 1e-4 if "grad_norm" in name else 1e-5
-                expected = pytest.approx(float(value), rel=close, abs=close)
+                expected = pytest.approx(float(value), rel=1e-5, abs=1e-5)
                 assert float(other[name]) == expected, f"step {row['step']}: {name}"
     one, two = (
         read_tensor_file(latest_checkpoint(folder) / "codec.safetensors")
@@ -77,7 +73,7 @@ def test_two_processes_equal_one_with_the_joint_batch(tiny_config, tmp_path, lau
         valid_every=3,
         accelerator="cpu",
         # Adam's first updates are signs of gradients; a larger epsilon keeps rounding small
-        epsilon=1e-2,
+        epsilon=1e-1,
     )
     joint = train(replace(config, out_dir=str(tmp_path / "joint")))
     write_config(replace(config, out_dir=str(tmp_path / "split")), tmp_path / "split.yml")
