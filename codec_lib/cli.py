@@ -131,8 +131,6 @@ def train_command(
         flags["out_dir"] = f"runs/{codec}-{name}"
     if out is not None:
         flags["out_dir"] = str(out)
-    if teacher is not None and distill is None and in_file.get("distill", "none") == "none":
-        flags["distill"] = "continuous"
     settings = load_config(preset, config, {**flags, **assignments(change or [])})
     run(settings, fresh=fresh)
 

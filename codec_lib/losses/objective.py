@@ -23,6 +23,10 @@ from codec_lib.losses.reconstruction import MultiScaleMelLoss, waveform_loss
 from codec_lib.shapes import CodecOutput
 
 PER_LAYER = ("commitment_loss", "codebook_loss")
+TERMS = (
+    *("recon_loss", "recon_loss/wave", "recon_loss/mel", "adv_loss", "feat_loss", *PER_LAYER),
+    *("distill_loss", "distill_loss/text", "distill_loss/units"),
+)
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ def recipe(which: str | Recipe, **changes: Any) -> Recipe:
     Raises
     ------
     ValueError
-        If the name or a field is unknown.
+        If the name or a field is unknown, or a weight is no number.
 
     Examples
     --------
@@ -213,7 +217,11 @@ def recipe(which: str | Recipe, **changes: Any) -> Recipe:
         if which not in RECIPES:
             raise ValueError(f"recipe: got {which!r}, expected one of {list(RECIPES)}")
         which = RECIPES[which]
-    weights = {**which.weights, **changes.pop("weights", {})}
+    changed = changes.pop("weights", {})
+    for term, weight in changed.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            raise ValueError(f"weights: got {weight!r} for {term!r}, expected a number")
+    weights = {**which.weights, **changed}
     unknown = set(changes) - set(Recipe.__dataclass_fields__)
     if unknown:
         known = sorted(Recipe.__dataclass_fields__)
@@ -314,9 +322,13 @@ class GeneratorObjective(nn.Module):
         Raises
         ------
         ValueError
-            If a term has no weight, shapes differ, only one side of the critics is given, or a
-            target names no projection of the codec.
+            If a term has no weight or a weight no term, shapes differ, only one side of the critics
+            is given, or a target names no projection of the codec.
         """
+        told = {f"distill_loss/{name}" for name in targets or {}}
+        if unknown := set(self.recipe.weights) - {*TERMS, *out.losses, *told}:
+            known = sorted({*TERMS, *out.losses})
+            raise ValueError(f"weights: got {sorted(unknown)}, expected among {known}")
         terms = self._reconstruction(out, wav)
         for name, values in out.losses.items():
             if self.recipe.weight(name):

@@ -229,6 +229,8 @@ def coerce(name: str, kind: Any, value: Any) -> Any:
         If it cannot be had.
     """
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is dict and parts[1:] == (float,) and isinstance(value, dict):
+        return {key: coerce(f"{name}.{key}", float, item) for key, item in value.items()}
     try:
         if origin is tuple and not isinstance(value, (str, dict)):
             return tuple(parts[0](item) for item in value)  # e.g. float("1e-4")
@@ -260,7 +262,8 @@ def load_config(
         YAML or JSON mapping of field to value.
     changes
         Field to value; ``"weights.adv_loss"`` and ``"overrides.width"`` reach into a mapping,
-        ``"stages.decoder.steps"`` into a stage. Mappings are merged, also the inner ones.
+        ``"stages.decoder.steps"`` into a stage. Mappings are merged, also the inner ones. A teacher
+        without ``distill`` is distilled in the continuous form.
 
     Returns
     -------
@@ -274,7 +277,7 @@ def load_config(
     Examples
     --------
     >>> load_config("smoke", changes={"lr": "1e-3", "weights.adv_loss": 5}).weights
-    {'adv_loss': 5}
+    {'adv_loss': 5.0}
     """
     values = dict(PRESETS[known(preset, PRESETS, "preset")]) if preset else {}
     for source in (read_mapping(file) if file is not None else {}, changes or {}):
@@ -284,6 +287,8 @@ def load_config(
                 values[name] = change_stage(values.get(name, ()), inner, value)
             else:
                 values = merged(values, {key: value})
+        if source.get("teacher") and values.get("distill", "none") == "none":
+            values["distill"] = source.get("distill", "continuous")
     names = [spec.name for spec in fields(TrainConfig)]
     for key in values:
         known(key, names, "training option")

@@ -103,6 +103,8 @@ def _card(name: str, codec: Codec, settings: dict[str, Any], licence: str, file:
     before = [f"{stage.get('steps', settings['steps'])} ({stage['name']})" for stage in stages[:-1]]
     steps = " + ".join([*before, f"{steps} ({stages[-1]['name']})" if stages else steps])
     known = {key: settings.get(key) or "none" for key in keys}
+    if settings.get("distill") == "none":
+        known["teacher"] = "none"  # named, but never asked
     metrics = {k.removeprefix("valid/"): v for k, v in codec.card.items() if k.startswith("valid/")}
     known["seed"] = settings.get("seed", "unknown")
     return CARD.format(

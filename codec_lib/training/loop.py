@@ -22,6 +22,7 @@ import codec_lib
 from codec_lib import hub
 from codec_lib.losses.objective import recipe
 from codec_lib.training import checkpoints
+from codec_lib.training.batches import training_and_held_out
 from codec_lib.training.config import (
     TrainConfig,
     differences,
@@ -35,7 +36,7 @@ from codec_lib.training.launch import make_fabric
 from codec_lib.training.logs import RunLog
 from codec_lib.training.rates import make_manager
 from codec_lib.training.replacing import ASIDE, RUN_FILES, replacing, set_aside
-from codec_lib.training.run import Run
+from codec_lib.training.run import Run, fitting_weights, make_critics
 from codec_lib.training.schedule import lr_fraction, set_lr
 from codec_lib.training.stages import FINAL, stage_folder, stage_runs
 from codec_lib.training.steps import (
@@ -43,6 +44,7 @@ from codec_lib.training.steps import (
     discriminator_step,
     generator_step,
 )
+from codec_lib.training.teaching import check_projections
 from codec_lib.training.validation import validate
 
 SHOWN = ("train/loss", "train/recon_loss/mel", "train/distill_loss", "train/disc_loss")
@@ -87,7 +89,7 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
         check_folder(config, run_dir, fresh)
         runs = stage_runs(config)
         if config.stages:
-            _check_stages(runs, fresh)
+            _check_stages(runs, fabric, fresh)
             runs = tuple(one for one in runs if fresh or not is_finished(one))
         stop = StopRequest(config.time_limit_minutes)
         for one in runs:
@@ -123,13 +125,23 @@ def is_finished(config: TrainConfig) -> bool:
     return card.get("steps", config.steps) >= config.steps
 
 
-def _check_stages(runs: tuple[TrainConfig, ...], fresh: bool) -> None:
+def _check_stages(runs: tuple[TrainConfig, ...], fabric: Fabric, fresh: bool) -> None:
     """Raise ValueError for what would only show when a later stage begins, perhaps in days."""
+    before = None
     for index, one in enumerate(runs):
         codec = codec_lib.build(one.codec, one.scale, **one.overrides)
         make_manager(one, codec)
         FrozenParts(codec, one.freeze)
         recipe(one.recipe, weights=one.weights, **one.recipe_overrides)
+        check_projections(one, codec)
+        if one.critics:
+            make_critics(one, codec.sample_rate)
+        if before is not None:
+            fitting_weights(before, codec, one.init_from, one.freeze)
+        if (one.corpus, one.valid_corpus) != (runs[0].corpus, runs[0].valid_corpus):
+            with fabric.rank_zero_first():
+                training_and_held_out(one, codec.sample_rate)
+        before = codec
         begun = [later.out_dir for later in runs[index + 1 :] if _has_begun(later.out_dir)]
         if begun and not fresh and not is_finished(one):
             raise ValueError(

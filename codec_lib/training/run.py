@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import codec_lib
 from codec_lib import hub
 from codec_lib.codecs.base import Codec
-from codec_lib.discriminators import build_discriminators
+from codec_lib.discriminators import DiscriminatorEnsemble, build_discriminators
 from codec_lib.losses.objective import GeneratorObjective, recipe
 from codec_lib.quantizers.health import (
     CountWindow,
@@ -115,8 +115,7 @@ class Run:
         self.average = AveragedWeights(self.codec, config.average_decay)
         self.critics = None
         if config.critics:
-            names = config.critics if "," not in config.critics else config.critics.split(",")
-            self.critics = build_discriminators(names, **config.critic_overrides).train()
+            self.critics = make_critics(config, self.codec.sample_rate).train()
             if config.compile:
                 self.critics.compile()
             optimizer = torch.optim.AdamW(
@@ -283,13 +282,40 @@ class Run:
         return optimizers
 
 
+def make_critics(config: TrainConfig, sample_rate: int) -> DiscriminatorEnsemble:
+    r"""Build the discriminators of a run.
+
+    Parameters
+    ----------
+    config
+        With ``critics``.
+    sample_rate
+        Of the codec, Hz.
+
+    Raises
+    ------
+    ValueError
+        If there are no such ones, or crops are too short for them.
+    """
+    names = config.critics if "," not in config.critics else config.critics.split(",")
+    critics = build_discriminators(names, **config.critic_overrides)
+    least = critics.min_samples / sample_rate
+    if config.segment_seconds < least:
+        raise ValueError(
+            f"segment_seconds: got {config.segment_seconds:g}, expected at least {least:g} for "
+            f"critics {config.critics!r}"
+        )
+    return critics
+
+
 def load_weights(codec: Codec, source: str, needed: Sequence[str] = ()) -> list[str]:
     r"""Copy weights into a codec from a run folder, a file or a shipped name.
 
     Parameters
     ----------
     codec
-        Receives every weight and buffer of the same name and shape.
+        Receives every weight and buffer of the same name and shape; a module of which one does not
+        fit keeps all of its own, so that a codebook of another size starts anew.
     source
         Of a run folder, its best weights, else its final ones; of a run in stages, the last's.
     needed
@@ -308,8 +334,34 @@ def load_weights(codec: Codec, source: str, needed: Sequence[str] = ()) -> list[
     if Path(source).is_dir():
         files = [last_stage(source) / name for name in ("best.safetensors", FINAL)]
         source = next((str(path) for path in files if path.exists()), source)
-    given, own = hub.load(source, fold=False).state_dict(), codec.state_dict()
-    fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+    fitting = fitting_weights(hub.load(source, fold=False), codec, source, needed)
+    codec.load_state_dict(fitting, strict=False)
+    return sorted({key.partition(".")[0] for key in codec.state_dict() if key not in fitting})
+
+
+def fitting_weights(
+    given: Codec, codec: Codec, source: str, needed: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    r"""Return the weights of one codec that another can take over.
+
+    Parameters
+    ----------
+    given, codec
+        The one and the other.
+    source
+        What a message calls the first.
+    needed
+        See ``load_weights``.
+
+    Raises
+    ------
+    ValueError
+        If encoder, decoder or a needed part do not fit.
+    """
+    old, own = given.state_dict(), codec.state_dict()
+    same = {key for key, value in old.items() if key in own and value.shape == own[key].shape}
+    broken = {key.rpartition(".")[0] for key in own.keys() - same}
+    fitting = {key: old[key] for key in same if key.rpartition(".")[0] not in broken}
     left = [key for key in own if key not in fitting]
     parts = tuple(f"{part}." for part in ("encoder", "decoder", *needed))
     missing = [key for key in left if key.startswith(parts)]
@@ -317,5 +369,4 @@ def load_weights(codec: Codec, source: str, needed: Sequence[str] = ()) -> list[
         raise ValueError(
             f"init_from {source}: {len(missing)} weights do not fit, e.g. {missing[0]}"
         )
-    codec.load_state_dict(fitting, strict=False)
-    return sorted({key.partition(".")[0] for key in left})
+    return fitting

@@ -126,11 +126,31 @@ def make_teaching(
         codec has no projection for it, or no text fits its recording.
     """
     # What is cheap to check comes before the hours that a speech teacher may take.
+    check_projections(config, codec)
     text = None if config.text_teacher is None else _text(config, corpus, codec)
     teaching = Teaching()
     if config.distill != "none":
         teaching = _speech(config, corpus, codec, device, say)
     return teaching if text is None else _with_text(teaching, text, device, say)
+
+
+def check_projections(config: TrainConfig, codec: Codec) -> None:
+    r"""Raise ValueError if a teacher is to speak to a codec that has no projection for it.
+
+    Parameters
+    ----------
+    config, codec
+        See ``make_teaching``.
+    """
+    wanted = {"teacher": (config.teacher if config.distill != "none" else None, "teacher_dim")}
+    wanted["text_teacher"] = (config.text_teacher, "text_dim")
+    for field_name, (teacher, width) in wanted.items():
+        if teacher is not None and not hasattr(codec.config, width):
+            able = "dm_codec" if width == "text_dim" else "speechtokenizer or dm_codec"
+            raise ValueError(
+                f"{field_name}: got {teacher!r} for {codec.name}, which has no projection for it; "
+                f"expected {able}"
+            )
 
 
 def _speech(
@@ -166,11 +186,6 @@ def _speech(
 
 def _text(config: TrainConfig, corpus: Corpus, codec: Codec) -> TextCache:
     """Load the language model and the aligner; neither reads or hears anything yet."""
-    if not hasattr(codec.config, "text_dim"):
-        raise ValueError(
-            f"text_teacher: got {config.text_teacher!r} for {codec.name}, which has no projection "
-            "for it; expected dm_codec"
-        )
     recogniser, name = None, config.text_aligner
     if name is not None:
         published = name in asr.PUBLISHED_ASR

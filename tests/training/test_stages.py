@@ -129,11 +129,34 @@ def test_what_cannot_be_frozen(names, message):
 
 
 def test_a_mistake_in_a_later_stage_shows_before_the_first(staged):
-    for wrong in ({"freeze": ["quantiser"]}, {"recipe": "tiny"}, {"overrides": {"wdth": 3}}):
+    mistakes = {
+        "expected a part of the codec": {"freeze": ["quantiser"]},
+        "recipe: got 'tiny'": {"recipe": "tiny"},
+        "wdth": {"overrides": {"wdth": 3}},
+        "weights do not fit": {"overrides": {"width": 24}},
+        "expected at least .* for critics 'paper'": {"critics": "paper", "segment_seconds": 0.1},
+        "no projection for it": {"text_teacher": "text-small"},
+        "nowhere": {"corpus": "nowhere"},
+    }
+    for message, wrong in mistakes.items():
         config = staged(stages=[STAGES[0], {**DECODER, **wrong}])
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=message):
             train(config)
         assert not Path(config.out_dir).exists()
+
+
+def test_a_codebook_of_another_size_starts_anew(tiny_config):
+    """Also what says that it has started: else k-means would not give it its entries."""
+    folder = train(tiny_config(steps=2))
+    config = tiny_config(**{"overrides.codebook_size": 32, "init_from": str(folder)})
+    codec = Run(replace(config, out_dir=f"{folder}-2"), make_fabric(config)).codec
+    given = hub.load(folder / "final.safetensors", fold=False).state_dict()
+    state = codec.state_dict()
+    started = [key for key in state if key.endswith("initialized")]
+    assert started and all(given[key] for key in started)
+    assert not any(state[key] for key in started)
+    kept = [key for key in state if key.startswith("encoder.")]
+    assert all(torch.equal(state[key], given[key]) for key in kept)
 
 
 def test_finished_stages_are_skipped_and_an_unfinished_one_goes_on(staged, monkeypatch):

@@ -143,6 +143,11 @@ def test_errors_say_what_is_missing(out, wav):
     out.losses["entropy_loss"] = torch.zeros(())
     with pytest.raises(ValueError, match="no weight for 'entropy_loss'"):
         objective(out, wav)
+    out.losses.clear()
+    with pytest.raises(ValueError, match=r"weights: got ..mel.., expected among"):
+        GeneratorObjective("small", weights={"mel": 3.0})(out, wav)
+    with pytest.raises(ValueError, match="got '1e-3' for 'adv_loss', expected a number"):
+        recipe("small", weights={"adv_loss": "1e-3"})
     with pytest.raises(ValueError, match="'papers'"):
         recipe("papers")
     with pytest.raises(ValueError, match="mell"):

@@ -157,6 +157,7 @@ def test_later_sources_win_and_mappings_merge(tmp_path):
         ({"compile": "maybe"}, "compile: got 'maybe', expected bool"),
         ({"betas": 0.9}, "betas: got 0.9"),
         ({"weights": 3}, "weights: got 3"),
+        ({"weights.adv_loss": "much"}, "weights.adv_loss: got 'much', expected float"),
         ({"precision": "16-mixed"}, "expected one of .*bf16-mixed"),
         ({"average_decay": 1.5}, "between 0 and 1"),
         ({"clip_norm": -1}, "clip_norm: got -1.0, expected at least 0"),
@@ -167,6 +168,23 @@ def test_later_sources_win_and_mappings_merge(tmp_path):
 def test_mistakes_name_field_and_remedy(changes, message):
     with pytest.raises(ValueError, match=message):
         load_config("smoke", changes=changes)
+
+
+def test_weights_are_numbers_however_they_are_written():
+    weights = load_config("smoke", changes={"weights.adv_loss": "1e-3"}).weights
+    assert weights == {"adv_loss": 0.001}
+
+
+def test_a_teacher_teaches_unless_it_is_told_not_to(tmp_path):
+    written = tmp_path / "run.yml"
+    written.write_text("teacher: hubert-small\n")
+    assert load_config("smoke", written).distill == "continuous"
+    assert load_config("smoke", changes={"teacher": "hubert-small"}).distill == "continuous"
+    written.write_text("teacher: hubert-small\ndistill: pseudo_label\n")
+    assert load_config("smoke", written, {"teacher": "hubert_base"}).distill == "pseudo_label"
+    written.write_text("teacher: hubert-small\ndistill: none\n")
+    assert load_config("smoke", written).distill == "none"
+    assert load_config("dm_codec", changes={"distill": "none"}).distill == "none"
 
 
 def test_unknown_preset_is_named():
