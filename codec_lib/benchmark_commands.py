@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from codec_lib.commands import part_of
+from codec_lib.commands import codebook_counts, part_of
 
 Names = Annotated[list[str], typer.Argument(help="[LABEL=]NAME or file; untrained:NAME random.")]
 Counts = Annotated[str, typer.Option("--n-q", help="Numbers of codebooks; those there are.")]
@@ -43,7 +43,7 @@ def judge_command(
     conditions = {"corpus": corpus, "split": split, "utterances": len(clips), "judges": judges}
     conditions["fingerprints"] = _fingerprints(models)
     for name, codec in models.items():
-        counts = _counts(n_q, codec.num_quantizers)
+        counts = codebook_counts(n_q, codec.num_quantizers)
         made = judge_codec(codec, clips, found, counts, originals)
         rows += [{"codec": name, **row} for row in made]
         if out is not None:  # minutes each: what is known is kept
@@ -90,7 +90,7 @@ def slmtokbench_command(
         [part for part in units.split(",") if part],
         known,
         tests,
-        {name: _counts(n_q, model.num_quantizers) for name, model in models.items()},
+        {name: codebook_counts(n_q, model.num_quantizers) for name, model in models.items()},
         symbols,
         embeddings.split(","),
         probe_settings(probe, steps, seed),
@@ -143,11 +143,6 @@ def leaderboard_command(
     if out is not None:
         write_results(out, found, conditions)
     typer.echo(board.board_text(found))
-
-
-def _counts(text: str, most: int) -> list[int]:
-    """Read numbers of codebooks; those above the most there are become it."""
-    return sorted({min(int(part), most) for part in text.split(",")})
 
 
 def _fingerprints(models: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ Read next: ``evaluation/teacher_units.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,9 +65,11 @@ def units_command(
         label, _, name = argument.rpartition("=")
         found[label or Path(name).stem] = load_teacher(name)
     spins = {name: one for name, one in found.items() if isinstance(one, Spin)}
-    sizes = {int(part) for part in units.split(",") if part}
+    sizes = set(numbers(units, "--units"))
     sizes = sizes or {spin.config.num_codes for spin in spins.values()} or {100}
-    layers = [part if part == "avg" else int(part) for part in layer.split(",") if part]
+    layers = [
+        part if part == "avg" else numbers(part, "--layer")[0] for part in layer.split(",") if part
+    ]
     changes = named_perturbations([part for part in perturb.split(",") if part])
     options = {"seed": seed, "with_abx": abx}
     settings = UnitSettings(layers or None, sorted(sizes), changes, max_frames, **options)
@@ -166,6 +168,40 @@ def units_text(rows: Sequence[Mapping[str, Any]], changes: Sequence[str] = ()) -
         text = (f"{c:>12}" if isinstance(c, int | str) else f"{c:>12.3f}" for c in cells)
         lines.append(f"{row['features']:<18}{layer:>9}" + "".join(text))
     return "\n".join(lines)
+
+
+def numbers(text: str, option: str, kind: Callable[[str], Any] = int, by: str = ",") -> list[Any]:
+    r"""Read the numbers of an option, e.g. ``100,500``; of an empty text none.
+
+    Parameters
+    ----------
+    text, option
+        What was given, and what for.
+    kind
+        ``int`` or ``float``.
+    by
+        What joins them.
+
+    Raises
+    ------
+    ValueError
+        If a part is no such number; the message names the option.
+
+    Examples
+    --------
+    >>> numbers("100,500", "--units"), numbers("0.5", "--temperature", float)
+    ([100, 500], [0.5])
+    """
+    try:
+        return [kind(part) for part in text.split(by) if part.strip()]
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise ValueError(f"{option}: got {text!r}, expected {what} joined by {by!r}") from None
+
+
+def codebook_counts(text: str, most: int) -> list[int]:
+    """Read ``--n-q``: numbers of codebooks, of which those above the most there are become it."""
+    return sorted({min(count, most) for count in numbers(text, "--n-q")})
 
 
 def assignments(pairs: list[str]) -> dict[str, Any]:

@@ -12,7 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
-from codec_lib.commands import assignments, part_of, phonemes_where_none
+from codec_lib.commands import (
+    assignments,
+    codebook_counts,
+    numbers,
+    part_of,
+    phonemes_where_none,
+)
 
 Names = Annotated[list[str], typer.Argument(help="[LABEL=]NAME or file; untrained:NAME random.")]
 Features = Annotated[
@@ -78,9 +84,8 @@ def convert_command(
         for label, codec in models.items():
             speech = part_of(name, split, False, codec.sample_rate)
             several = conversion_pairs(speech, pairs, seed)
-            most = codec.num_quantizers
-            counts = sorted({min(int(part), most) for part in n_q.split(",") if part})
-            found = conversion_curve(codec, speech, several, made, counts or None)
+            counts = codebook_counts(n_q, codec.num_quantizers) or None
+            found = conversion_curve(codec, speech, several, made, counts)
             rows += [
                 {"codec": label, "corpus": name, "pairs": len(several), **row} for row in found
             ]
@@ -110,9 +115,10 @@ def discrete_command(
     """Read a task from continuous features, their centroids, units, merged and encoded units."""
     from codec_lib.evaluation.studies import DiscreteSettings, discrete_study
 
-    sizes = [_numbers(part) for part in (units, vocabularies, hidden)]
+    named = {"--units": units, "--vocabularies": vocabularies, "--hidden": hidden}
+    sizes = [numbers(part, option) for option, part in named.items()]
     changes = [part for part in perturb.split(",") if part]
-    settings = DiscreteSettings(*sizes, steps, _numbers(seeds), changes)
+    settings = DiscreteSettings(*sizes, steps, numbers(seeds, "--seeds"), changes)
     known, tested = part_of(train, "train", False), part_of(test, "test", False)
     conditions = {"task": task, "train": train, "test": test, "perturb": perturb, "steps": steps}
     conditions |= {"seeds": seeds, "num_train": len(known), "num_test": len(tested)}
@@ -139,7 +145,7 @@ def tone_command(
     """Ask syllables for tone and vowel, before and after their features became units."""
     from codec_lib.evaluation.studies import tone_study
 
-    two = [tuple(_numbers(part, "+")) for part in pairs.split(",") if part]
+    two = [tuple(numbers(part, "--pairs", by="+")) for part in pairs.split(",") if part]
     if any(len(one) != 2 for one in two):
         raise ValueError(f"--pairs: got {pairs!r}, expected N+M,..., e.g. 32+32")
     known, tested = part_of(train, "train", False), part_of(test, "test", False)
@@ -147,7 +153,7 @@ def tone_command(
     conditions |= {"num_train": len(known), "num_test": len(tested)}
     rows = []
     for name in features:
-        options = (_numbers(units), two, _numbers(seeds), epochs)
+        options = (numbers(units, "--units"), two, numbers(seeds, "--seeds"), epochs)
         rows += tone_study(name, known, tested, *options, typer.echo)
         _save(out, rows, conditions)
     keys = ("features", "pitch", "input", "discretiser")
@@ -184,8 +190,8 @@ def claims_command(
     if table:
         rows = claims.claim_rows(claims.known_values(runs, out, settings))
     else:
-        wanted, minutes = _numbers(only) if only else [], budget or float("inf")
-        asked = (wanted, _numbers(seeds), settings, minutes, typer.echo)
+        wanted, minutes = numbers(only, "--only"), budget or float("inf")
+        asked = (wanted, numbers(seeds, "--seeds"), settings, minutes, typer.echo)
         rows, done = claims.run_claims(runs, out, *asked)
     typer.echo(claims.claims_table(rows))
     if into is not None:
@@ -200,11 +206,6 @@ def _some(speech: Any, count: int) -> Any:
 
     kept = {speech[index].utterance_id for index in spread_indices(len(speech), count)}
     return speech.select(lambda one: one.utterance_id in kept)
-
-
-def _numbers(text: str, by: str = ",") -> list[int]:
-    """Read numbers, e.g. ``100,500``."""
-    return [int(part) for part in text.split(by) if part]
 
 
 def _fingerprints(models: Mapping[str, Any]) -> dict[str, str]:

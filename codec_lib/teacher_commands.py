@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from codec_lib.commands import numbers
+
 Out = Annotated[Path, typer.Argument(metavar="OUT.safetensors")]
 Speech = Annotated[str, typer.Option(help="Corpora, joined by commas.")]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
@@ -46,7 +48,10 @@ def teacher_train(
 
     if size not in ("small", "base"):
         raise ValueError(f"--size: got {size!r}, expected small or base")
-    base, counts = size == "base", [int(part) for part in steps.split(",") if part] or [None]
+    base, counts = size == "base", numbers(steps, "--steps") or [None]
+    num_units = numbers(units, "--units")
+    if not num_units:
+        raise ValueError("--units: got none, expected one number or two")
     recipes = (recipe.PAPER_FIRST, recipe.PAPER_SECOND) if base else (recipe.FIRST, recipe.SECOND)
     first, second = (
         one if count is None else replace(one, steps=count)
@@ -57,7 +62,7 @@ def teacher_train(
         BaseHubertConfig() if base else HubertConfig(),
         first=first,
         second=second if iterations > 1 else None,
-        num_units=tuple(int(part) for part in (units + "," + units).split(",")[:2]),
+        num_units=tuple((2 * num_units)[:2]),
         layer=6 if base else None,
         folder=out.with_suffix(".checkpoints"),
         device=device,

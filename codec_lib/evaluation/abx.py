@@ -138,7 +138,8 @@ def abx(
     -------
     dict
         ``abx_error``, its 95 % interval over pairs of phonemes (``_low``, ``_high``), ``pairs`` of
-        phonemes, ``cells`` (pair, place, speakers) and ``across``.
+        phonemes, ``cells`` (pair, which of the two X is, place, speakers) and ``across``. A pair
+        counts once, by the mean of its two ways; two pairs of one phoneme count as independent.
 
     Raises
     ------
@@ -165,10 +166,14 @@ def abx(
             f"abx: got {len(tokens)} phonemes without two in the same place of the speakers asked "
             "for. Hint: context=False"
         )
-    means = [
-        float(np.mean([np.mean(one) for one in by_speaker.values()]))
-        for by_speaker in errors.values()
-    ]
+    one_way = {
+        pair: float(np.mean([np.mean(cells) for cells in by_speaker.values()]))
+        for pair, by_speaker in errors.items()
+    }
+    both_ways: dict[frozenset[str], list[float]] = defaultdict(list)  # X like a, and X like b
+    for pair, error in one_way.items():
+        both_ways[frozenset(pair)].append(error)
+    means = [float(np.mean(ways)) for ways in both_ways.values()]
     low, high = bootstrap_interval(means)
     row = {"abx_error": float(np.mean(means)), "abx_error_low": low, "abx_error_high": high}
     return {**row, "pairs": len(means), "cells": cells, "across": across}

@@ -192,9 +192,12 @@ def discrete_study(
     Raises
     ------
     ValueError
-        If there is no such task or perturbation.
+        If there is no such task, perturbation or kind of form, no seed or no size of head.
     """
     settings, extract = settings or DiscreteSettings(), feature_function(features)
+    if not settings.seeds or not settings.hidden:
+        got = f"{list(settings.seeds)} and {list(settings.hidden)}"
+        raise ValueError(f"seeds, hidden: got {got}, expected one or more of each")
     label = _label_of(task)
     heard, tests = extracted(extract, train), [("clean", test, extracted(extract, test))]
     for name, change in named_perturbations(settings.perturbations).items():
@@ -220,7 +223,10 @@ def discrete_study(
 def _fitted_forms(heard: Heard, settings: DiscreteSettings, seed: int) -> list[Form]:
     """Fit the forms to the features of a training part; return those of the kinds asked for."""
     forms = forms_of(heard, settings.num_units, settings.vocabularies, seed=seed)
-    kinds = settings.kinds or [form.name.split()[0] for form in forms]
+    there = list(dict.fromkeys(form.name.split()[0] for form in forms))
+    kinds = settings.kinds or there
+    if unknown := set(kinds) - set(there):
+        raise ValueError(f"kinds: got {sorted(unknown)}, expected some of {there}")
     return [form for form in forms if form.name.split()[0] in kinds]
 
 

@@ -29,6 +29,7 @@ from codec_lib.teachers.frontend import frame_count
 from codec_lib.teachers.kmeans import KMeans, fit_kmeans, sample_frames
 from codec_lib.teachers.standardised import StandardisedTeacher, check_layer
 
+from .probes import SILENCE
 from .robustness import Perturbation, UnitFunction, Units, device_of, hear
 from .teacher_probe import all_layers, baselines, untrained_like
 from .units import measure_unit_sets
@@ -150,12 +151,15 @@ def compare_units(
     Raises
     ------
     ValueError
-        If there is no such layer, or a speaker is in both parts.
+        If there is no such layer, a speaker is in both parts, or ABX is asked for where phonemes
+        are not known.
     """
     common = set(train.speakers) & set(test.speakers)
     if common:
         raise ValueError(f"units: got speakers {sorted(common)[:3]} in both parts, expected none")
     settings = settings or UnitSettings()
+    if settings.with_abx and not {*test.phoneme_set} - {SILENCE}:
+        raise ValueError(f"ABX: got no phonemes in {test.name}, expected some. Hint: --align")
     sets = _clustered(networks, train, settings, log)
     for name, (units_of, size) in functions.items():
         sets.append((partial(_alone, units_of), [(name, None, size)]))

@@ -127,6 +127,11 @@ def test_decode_finds_a_shipped_codec_by_its_fingerprint(codec_file, sound, tmp_
         (["train", "speechtokenizer", "--config", "no.yml"], "no.yml: No such file"),
         (["train", "speechtokenizer", "--teacher", "hubert-tiny"], "hubert-tiny"),
         (["corpus", "describe", "nowhere"], "got 'nowhere'"),
+        (["units", "hubert-small", "--units", "100,x"], "--units: got '100,x', expected whole"),
+        (["units", "hubert-small", "--layer", "top"], "--layer: got 'top', expected whole numbers"),
+        (["evaluate", "sacodec-small", "--n-q", "1.5"], "--n-q: got '1.5', expected whole numbers"),
+        (["claims", "--only", "1,two"], "--only: got '1,two', expected whole numbers"),
+        (["discrete", "log_mel", "--seeds", "a"], "--seeds: got 'a', expected whole numbers"),
         (["export", "nowhere", "name"], "nowhere"),
     ],
 )

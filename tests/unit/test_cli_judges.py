@@ -51,6 +51,9 @@ def test_slmtokbench_reads_and_judges(tmp_path, codec_file, speech):
     assert all("mi_per_symbol" in row and "wer" in row for row in rows[:2])
     assert "text alignment" in said and "mel_distance" in said
     assert "expected a codec or --units" in _run("slmtokbench", code=2)
+    for wrong in ("codebook", "centroids"):  # no such ones; not of a codec
+        said = _run("slmtokbench", codec_file, *places, "--embeddings", wrong, code=2)
+        assert f"initialisations: got ['{wrong}'], expected among" in said
 
 
 def test_slmtokbench_refuses_a_speaker_on_both_sides(tmp_path, codec_file):

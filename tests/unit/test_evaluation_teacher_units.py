@@ -94,6 +94,9 @@ def test_what_cannot_be_compared_is_refused(teacher, parts):
         layer_units(teacher, *parts, UnitSettings(layers=[3]))
     with pytest.raises(ValueError, match=r"perturb: got \['echo'\], expected some of"):
         named_perturbations(["noise", "echo"])
+    silent = Corpus("silent", [dataclasses.replace(one, phonemes=()) for one in parts[1]])
+    with pytest.raises(ValueError, match="ABX: got no phonemes in silent"):
+        layer_units(teacher, parts[0], silent, UnitSettings(with_abx=True))
 
 
 def test_every_k_means_has_its_layers_width(parts):

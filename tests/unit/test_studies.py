@@ -12,7 +12,7 @@ from codec_lib.data import corpus, make_synthetic
 from codec_lib.data.mandarin import make_mandarin
 from codec_lib.data.manifests import made_once
 from codec_lib.evaluation.results import read_results
-from codec_lib.evaluation.studies import feature_function
+from codec_lib.evaluation.studies import DiscreteSettings, discrete_study, feature_function
 from codec_lib.study_commands import columns_text, over_seeds
 
 
@@ -92,6 +92,13 @@ def test_discrete_reads_every_form_and_every_seed(tmp_path, folder):
         options = [*map(str, (*places, *sizes)), "--task", task]
         wrong = CliRunner().invoke(app, ["discrete", "log_mel", *options])
         assert wrong.exit_code == 2 and said in wrong.output
+    wrong = CliRunner().invoke(app, ["discrete", "log_mel", *map(str, places), "--seeds", ""])
+    assert wrong.exit_code == 2 and "expected one or more of each" in wrong.output
+    with pytest.raises(ValueError, match=r"kinds: got .*vectors.*, expected some of .*continuous"):
+        parts = [corpus(str(folder)).split(part) for part in ("train", "test")]
+        discrete_study(
+            "log_mel", "phonemes", *parts, DiscreteSettings((8,), (), kinds=("vectors",))
+        )
 
 
 def test_tone_is_asked_before_and_after(tmp_path):
