@@ -98,8 +98,9 @@ def read_forms(
     list[dict]
         A row per form, seed and test: ``form``, ``test``, ``seed``, ``hidden``; ``curve``, the loss
         of every step; ``errors`` and ``sizes``, edits and symbols of each utterance (0 where it was
-        left out), for ``compare``; the fields of ``symbol_errors`` and ``token_use``; and, with a
-        form ``units N``, of ``rarity_effect`` by the rarity of these.
+        left out), and ``recordings``, the number of what it is a piece of, for ``compare``; the
+        fields of ``symbol_errors`` and ``token_use``; and, with a form ``units N``, of
+        ``rarity_effect`` by the rarity of these.
     """
     check_speakers(known[0], [corpus for _, corpus, _ in tests])
     kind, settings, rows = Symbols(symbols), settings or ProbeSettings(), []
@@ -121,6 +122,8 @@ def read_forms(
                 pairs = spelt(read_logits(probe, tested.inputs), tested, kind)
                 found = {"test": name, **symbol_errors(pairs, kind), **token_use(form, heard)}
                 found |= _by_utterance(pairs, tested.indices, len(corpus))
+                files = [str(utterance.audio_path) for utterance in corpus]
+                found["recordings"] = np.unique(files, return_inverse=True)[1]
                 if counts is not None:
                     found |= rarity_effect(pairs, counts[tested.indices])
                 rows.append({**row, **found})
@@ -278,7 +281,8 @@ def compare(
     -------
     tuple[float, float, float]
         Positive where ``form`` is the better one; ends of its 95 % interval, from resampling
-        seeds and utterances together, the same ones for both forms.
+        seeds and utterances together, the same ones for both forms; pieces of one recording stay
+        together.
 
     Raises
     ------
@@ -296,7 +300,10 @@ def compare(
     errors = np.array([[row["errors"] for row in table] for table in tables])
     used = (sizes > 0).all((0, 1))  # read in every form
     apart = errors[0] if other is None else errors[1] - errors[0]  # (S, N)
-    apart, symbols, rng = apart[:, used], sizes[0, 0, used], np.random.default_rng(0)
+    whole = np.asarray(tables[0][0].get("recordings", np.arange(len(used))))[used]
+    whole = np.unique(whole, return_inverse=True)[1]
+    apart = np.array([np.bincount(whole, one) for one in apart[:, used]])
+    symbols, rng = np.bincount(whole, sizes[0, 0, used]), np.random.default_rng(0)
     count, total = len(seeds[0]), len(symbols)
     drawn = rng.multinomial(total, np.full(total, 1 / total), resamples)  # (R, N)
     of_seed = rng.multinomial(count, np.full(count, 1 / count), resamples)  # (R, S)

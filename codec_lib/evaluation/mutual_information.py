@@ -88,7 +88,9 @@ def likelihood_matrix(logits: Sequence[Tensor], targets: Sequence[Sequence[int]]
     return found.masked_fill(needed[None] > has[:, None], -math.inf)
 
 
-def text_information(likelihoods: Tensor, lengths: Sequence[int]) -> dict[str, float]:
+def text_information(
+    likelihoods: Tensor, lengths: Sequence[int], texts: Sequence[Sequence[int]] = ()
+) -> dict[str, float]:
     r"""Estimate mutual information from a matrix of log-likelihoods; see the module.
 
     Parameters
@@ -97,6 +99,9 @@ def text_information(likelihoods: Tensor, lengths: Sequence[int]) -> dict[str, f
         Shape (N, N), see ``likelihood_matrix``.
     lengths
         Symbols of each text.
+    texts
+        The N texts, so that one said in several utterances is right for each of them; all count as
+        different if empty.
 
     Returns
     -------
@@ -136,7 +141,8 @@ def text_information(likelihoods: Tensor, lengths: Sequence[int]) -> dict[str, f
         low, high = jackknife_interval(value, [one[name] for one in without])
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
     best = np.where(unfit, -np.inf, table / sizes[None]).argmax(1)
-    row["right_share"] = float(np.mean(best == np.arange(count)))
+    said = [tuple(text) for text in texts] or list(range(count))
+    row["right_share"] = float(np.mean([said[i] == said[j] for i, j in enumerate(best)]))
     row["unfit_share"] = float(unfit.mean())
     return row
 

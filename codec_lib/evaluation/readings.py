@@ -105,7 +105,8 @@ def read_tokens(
     probe, loss = fit_probe(seen, symbols, sizes, start, settings)
     logits = read_logits(probe, part.inputs)
     table = likelihood_matrix(logits, part.targets)
-    row = {"train_loss": loss, **text_information(table, [len(text) for text in part.targets])}
+    found = text_information(table, [len(text) for text in part.targets], part.targets)
+    row = {"train_loss": loss, **found}
     row |= symbol_errors(spelt(logits, part, symbols), symbols)
     return Reading(probe, part, symbols, logits, table, row)
 

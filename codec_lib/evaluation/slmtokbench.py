@@ -246,7 +246,8 @@ def read_and_inform(
     row = {"symbols": kind.kind, "utterances": len(pairs), **symbol_errors(pairs, kind)}
     targets = part.targets[slice(max_texts)]
     table = likelihood_matrix(logits[: len(targets)], targets)
-    return {**row, "texts": len(targets), **text_information(table, [len(one) for one in targets])}
+    found = text_information(table, [len(one) for one in targets], targets)
+    return {**row, "texts": len(targets), **found}
 
 
 def information_preservation(

@@ -118,6 +118,15 @@ def test_comparison_pairs_utterances_and_seeds():
     error, low, high = compare(rows, "a")
     assert low < error < high
     assert error == pytest.approx(np.mean([row["errors"][:30].mean() / 10 for row in rows[::2]]))
+    for (
+        row
+    ) in rows:  # ten recordings of three pieces: fewer than thirty that know nothing of others
+        row["recordings"] = np.arange(40) // 4
+        row["errors"] = row["errors"] + 5 * (row["recordings"] % 2)
+    together = compare(rows, "a")
+    apart = compare([{k: v for k, v in row.items() if k != "recordings"} for row in rows], "a")
+    assert together[0] == pytest.approx(apart[0])
+    assert together[2] - together[1] > 1.3 * (apart[2] - apart[1])
     with pytest.raises(ValueError, match="expected the same"):
         compare(rows[:-1], "a", "b")
     with pytest.raises(ValueError, match="expected the same"):

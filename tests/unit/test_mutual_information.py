@@ -68,6 +68,12 @@ def test_infonce_cannot_exceed_the_logarithm_of_the_texts():
     assert text_information(torch.zeros(8, 8), [3] * 8)["info_nce"] == pytest.approx(0)
 
 
+def test_a_text_said_twice_is_right_both_times():
+    table = torch.tensor([[2.0, 2.0, 0.0], [2.0, 2.0, 0.0], [0.0, 0.0, 2.0]])
+    assert text_information(table, [2] * 3)["right_share"] == pytest.approx(2 / 3)
+    assert text_information(table, [2] * 3, [[1, 2], [1, 2], [3, 4]])["right_share"] == 1
+
+
 def test_intervals_hold_the_estimate_and_cover_the_truth():
     """A bootstrap that draws an utterance twice takes its own text for a wrong one."""
     row = text_information(1000 * torch.eye(8), [3] * 8)
