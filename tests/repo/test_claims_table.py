@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codec_lib.evaluation import read_results
-from codec_lib.evaluation.claims import CLAIMS, claims_table, put_table
+from codec_lib.evaluation.claims import CLAIMS, claim_rows, claims_table, put_table
 from codec_lib.evaluation.claims.report import MARKS
 
 ROOT = Path(__file__).parents[2]
@@ -23,13 +23,23 @@ def test_readme_has_the_table_of_the_file() -> None:
 
 
 def test_rows_say_what_the_catalogue_says() -> None:
-    rows = {row["claim"]: row for row in read_results(FILE)[0]}
-    assert len(rows) > 20
-    for claim in CLAIMS:
-        if claim.name in rows:
-            row = rows[claim.name]
-            assert (row["statement"], row["paper"]) == (claim.statement, claim.paper), claim.name
-            assert row["metric"] == claim.metric and row["source"] == claim.source, claim.name
+    rows, _ = read_results(FILE)
+    known = {claim.name: claim for claim in CLAIMS}
+    names = [row["claim"] for row in rows]
+    assert names == [name for name in known if name in names]  # each once, in their order
+    for row in rows:
+        claim = known[row["claim"]]
+        for field in ("statement", "paper", "metric", "source", "version"):
+            assert row[field] == getattr(claim, field), (claim.name, field)
+
+
+def test_verdicts_follow_from_the_values_of_single_seeds() -> None:
+    rows, _ = read_results(FILE)
+    values = {(row["claim"], int(seed)): figures for row in rows
+              for seed, figures in row["by_seed"].items()}  # fmt: skip
+    for row, again in zip(rows, claim_rows(values), strict=True):
+        assert row["verdict"] == again["verdict"], row["claim"]
+        assert row["gain"] == pytest.approx(again["gain"], abs=1e-4), row["claim"]
 
 
 def test_notebook_shows_the_rows_of_the_file() -> None:
