@@ -54,17 +54,17 @@ def language_model(shop: Workshop, variant: str, seed: int) -> Path:
     Parameters
     ----------
     shop
-        The first model takes three times the steps of a codec, the second one and a half.
+        The first model takes twice the steps of a codec, the second as many.
     variant, seed
         Of the codec.
     """
     common = {"codec": str(shop.file(variant, seed)), "corpus": shop.settings.spoken, "seed": seed}
     common |= {"most_joined": 2, "overrides.dropout": 0.0, "valid_every": 10**6}
     scale, steps = shop.settings.scale, shop.settings.steps
-    first = {"part": "first", "steps": 3 * steps, "guided_steps": 3 * steps}
+    first = {"part": "first", "steps": 2 * steps, "guided_steps": 2 * steps}
     first["out_dir"] = str(shop.runs / f"lm_{variant}_first-{seed}")
     start = _trained_module(shop, LanguageRun, module_config(LanguageConfig, scale, common | first))
-    others = {"part": "others", "steps": 3 * steps // 2, "init_from": str(start)}
+    others = {"part": "others", "steps": steps, "init_from": str(start)}
     others["out_dir"] = str(shop.runs / f"lm_{variant}-{seed}")
     return _trained_module(shop, LanguageRun, module_config(LanguageConfig, scale, common | others))
 
