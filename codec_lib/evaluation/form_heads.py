@@ -8,7 +8,6 @@ Leaves out: large language models as heads. Read next: ``abx.py``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,7 +25,6 @@ from .ctc_probe import ProbeSettings, check_speakers, fit_probe, prepare, read_l
 from .discrete import Form, Heard, mean_log_counts, token_use
 from .errors import symbol_errors
 from .probes import _scored
-from .results import bootstrap_interval
 
 Rows = list[dict[str, Any]]
 
@@ -125,7 +123,8 @@ def read_forms(
                 files = [str(utterance.audio_path) for utterance in corpus]
                 found["recordings"] = np.unique(files, return_inverse=True)[1]
                 if counts is not None:
-                    found |= rarity_effect(pairs, counts[tested.indices])
+                    of = found["recordings"][tested.indices]
+                    found |= rarity_effect(pairs, counts[tested.indices], of)
                 rows.append({**row, **found})
     return rows
 
@@ -141,7 +140,9 @@ def _by_utterance(
 
 
 def rarity_effect(
-    pairs: Sequence[tuple[Sequence[str], Sequence[str]]], often: np.ndarray
+    pairs: Sequence[tuple[Sequence[str], Sequence[str]]],
+    often: np.ndarray,
+    recordings: np.ndarray | None = None,
 ) -> dict[str, float]:
     r"""Compare errors where units are rare with errors where they are common.
 
@@ -154,23 +155,30 @@ def rarity_effect(
         Symbols found and right of each utterance.
     often
         Shape (N,), of these utterances.
+    recordings
+        Shape (N,), number of the recording that each is a piece of; None where none is.
 
     Returns
     -------
     dict[str, float]
         ``rare_error`` and ``common_error``, and ``rarity_cost``, their difference, with its 95 %
-        interval (``_low``, ``_high``); empty where all utterances are alike.
+        interval (``_low``, ``_high``) from resampling recordings; empty where all utterances are
+        alike.
     """
     errors = np.array([edit_distance(a, b) / len(b) for a, b in pairs])
     rare = often <= np.median(often)
     if rare.all():
         return {}
-    halves = errors[rare], errors[~rare]
-    cost = float(halves[0].mean() - halves[1].mean())
-    widths = [(high - low) / 2 for low, high in map(bootstrap_interval, halves)]
-    row = {"rare_error": float(halves[0].mean()), "common_error": float(halves[1].mean())}
-    row |= {"rarity_cost": cost, "rarity_cost_low": cost - math.hypot(*widths)}
-    return {**row, "rarity_cost_high": cost + math.hypot(*widths)}
+    whole = np.arange(len(errors)) if recordings is None else recordings
+    _, whole = np.unique(whole, return_inverse=True)
+    total, rng = int(whole.max()) + 1, np.random.default_rng(0)
+    drawn = rng.multinomial(total, np.full(total, 1 / total), 2000)[:, whole]  # (R, N)
+    with np.errstate(invalid="ignore"):  # a draw may have no rare, or no common one
+        means = [drawn[:, half] @ errors[half] / drawn[:, half].sum(1) for half in (rare, ~rare)]
+    low, high = np.nanpercentile(means[0] - means[1], [2.5, 97.5])
+    row = {"rare_error": float(errors[rare].mean()), "common_error": float(errors[~rare].mean())}
+    row["rarity_cost"] = row["rare_error"] - row["common_error"]
+    return {**row, "rarity_cost_low": float(low), "rarity_cost_high": float(high)}
 
 
 def label_forms(
