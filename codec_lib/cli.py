@@ -22,7 +22,7 @@ from codec_lib.benchmark_commands import (
     leaderboard_command,
     slmtokbench_command,
 )
-from codec_lib.commands import assignments, numbers, units_command
+from codec_lib.commands import assignments, option_numbers, units_command
 from codec_lib.language_commands import (
     bands_command,
     judge_lm_command,
@@ -293,14 +293,14 @@ def evaluate_command(
     models = named_codecs(codecs)
     sample_rate = next(iter(models.values())).sample_rate
     speech = find_corpus(corpus, split, sample_rate)
-    counts = numbers(n_q, "--n-q")
+    counts = option_numbers(n_q, "--n-q")
     known, unseen = (
         find_corpus("synthetic", part, sample_rate) if probe or read else None
         for part in ("train", "test")
     )
     told = [speech] if corpus != "synthetic" and all(one.text for one in speech) else []
     spoken = (known, [unseen, *told], read.split(",")) if read else None
-    rates = numbers(frame_rate, "--frame-rate", float)
+    rates = option_numbers(frame_rate, "--frame-rate", float)
     if schemes != "scheduled" and not rates:
         raise ValueError("--schemes: got some without --frame-rate, at which they differ")
     limits = (max_utterances, max_seconds or None)

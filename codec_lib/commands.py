@@ -65,11 +65,9 @@ def units_command(
         label, _, name = argument.rpartition("=")
         found[label or Path(name).stem] = load_teacher(name)
     spins = {name: one for name, one in found.items() if isinstance(one, Spin)}
-    sizes = set(numbers(units, "--units"))
+    sizes = set(option_numbers(units, "--units"))
     sizes = sizes or {spin.config.num_codes for spin in spins.values()} or {100}
-    layers = [
-        part if part == "avg" else numbers(part, "--layer")[0] for part in layer.split(",") if part
-    ]
+    layers = [_layer(part) for part in layer.split(",") if part]
     changes = named_perturbations([part for part in perturb.split(",") if part])
     options = {"seed": seed, "with_abx": abx}
     settings = UnitSettings(layers or None, sorted(sizes), changes, max_frames, **options)
@@ -170,7 +168,9 @@ def units_text(rows: Sequence[Mapping[str, Any]], changes: Sequence[str] = ()) -
     return "\n".join(lines)
 
 
-def numbers(text: str, option: str, kind: Callable[[str], Any] = int, by: str = ",") -> list[Any]:
+def option_numbers(
+    text: str, option: str, kind: Callable[[str], Any] = int, by: str = ","
+) -> list[Any]:
     r"""Read the numbers of an option, e.g. ``100,500``; of an empty text none.
 
     Parameters
@@ -189,7 +189,7 @@ def numbers(text: str, option: str, kind: Callable[[str], Any] = int, by: str = 
 
     Examples
     --------
-    >>> numbers("100,500", "--units"), numbers("0.5", "--temperature", float)
+    >>> option_numbers("100,500", "--units"), option_numbers("0.5", "--temperature", float)
     ([100, 500], [0.5])
     """
     try:
@@ -199,9 +199,14 @@ def numbers(text: str, option: str, kind: Callable[[str], Any] = int, by: str = 
         raise ValueError(f"{option}: got {text!r}, expected {what} joined by {by!r}") from None
 
 
+def _layer(text: str) -> int | str:
+    """Read a hidden state: its number, or ``avg``."""
+    return text if text == "avg" else option_numbers(text, "--layer")[0]
+
+
 def codebook_counts(text: str, most: int) -> list[int]:
     """Read ``--n-q``: numbers of codebooks, of which those above the most there are become it."""
-    return sorted({min(count, most) for count in numbers(text, "--n-q")})
+    return sorted({min(count, most) for count in option_numbers(text, "--n-q")})
 
 
 def assignments(pairs: list[str]) -> dict[str, Any]:

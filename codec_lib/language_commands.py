@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from codec_lib.commands import assignments, numbers, part_of
+from codec_lib.commands import assignments, option_numbers, part_of
 from codec_lib.study_commands import columns_text
 
 
@@ -164,7 +164,7 @@ def judge_lm_command(
     from codec_lib.evaluation.results import write_results
     from codec_lib.evaluation.synthesis import judge_synthesis, synthesis_tasks, without_prompts
 
-    warmth = numbers(temperature, "--temperature", float)
+    warmth = option_numbers(temperature, "--temperature", float)
     found = _speakers(models, warmth, top_k, top_p, seed)
     rates = {one.sample_rate for one in found.values()}
     if len(rates) != 1 or len(found) != len(models):

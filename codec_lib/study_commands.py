@@ -15,7 +15,7 @@ import typer
 from codec_lib.commands import (
     assignments,
     codebook_counts,
-    numbers,
+    option_numbers,
     part_of,
     phonemes_where_none,
 )
@@ -116,9 +116,9 @@ def discrete_command(
     from codec_lib.evaluation.studies import DiscreteSettings, discrete_study
 
     named = {"--units": units, "--vocabularies": vocabularies, "--hidden": hidden}
-    sizes = [numbers(part, option) for option, part in named.items()]
+    sizes = [option_numbers(part, option) for option, part in named.items()]
     changes = [part for part in perturb.split(",") if part]
-    settings = DiscreteSettings(*sizes, steps, numbers(seeds, "--seeds"), changes)
+    settings = DiscreteSettings(*sizes, steps, option_numbers(seeds, "--seeds"), changes)
     known, tested = part_of(train, "train", False), part_of(test, "test", False)
     conditions = {"task": task, "train": train, "test": test, "perturb": perturb, "steps": steps}
     conditions |= {"seeds": seeds, "num_train": len(known), "num_test": len(tested)}
@@ -145,7 +145,7 @@ def tone_command(
     """Ask syllables for tone and vowel, before and after their features became units."""
     from codec_lib.evaluation.studies import tone_study
 
-    two = [tuple(numbers(part, "--pairs", by="+")) for part in pairs.split(",") if part]
+    two = [tuple(option_numbers(part, "--pairs", by="+")) for part in pairs.split(",") if part]
     if any(len(one) != 2 for one in two):
         raise ValueError(f"--pairs: got {pairs!r}, expected N+M,..., e.g. 32+32")
     known, tested = part_of(train, "train", False), part_of(test, "test", False)
@@ -153,7 +153,7 @@ def tone_command(
     conditions |= {"num_train": len(known), "num_test": len(tested)}
     rows = []
     for name in features:
-        options = (numbers(units, "--units"), two, numbers(seeds, "--seeds"), epochs)
+        options = (option_numbers(units, "--units"), two, option_numbers(seeds, "--seeds"), epochs)
         rows += tone_study(name, known, tested, *options, typer.echo)
         _save(out, rows, conditions)
     keys = ("features", "pitch", "input", "discretiser")
@@ -190,8 +190,8 @@ def claims_command(
     if table:
         rows = claims.claim_rows(claims.known_values(runs, out, settings))
     else:
-        wanted, minutes = numbers(only, "--only"), budget or float("inf")
-        asked = (wanted, numbers(seeds, "--seeds"), settings, minutes, typer.echo)
+        wanted, minutes = option_numbers(only, "--only"), budget or float("inf")
+        asked = (wanted, option_numbers(seeds, "--seeds"), settings, minutes, typer.echo)
         rows, done = claims.run_claims(runs, out, *asked)
     typer.echo(claims.claims_table(rows))
     if into is not None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from codec_lib.commands import numbers
+from codec_lib.commands import option_numbers
 
 Out = Annotated[Path, typer.Argument(metavar="OUT.safetensors")]
 Speech = Annotated[str, typer.Option(help="Corpora, joined by commas.")]
@@ -48,8 +48,8 @@ def teacher_train(
 
     if size not in ("small", "base"):
         raise ValueError(f"--size: got {size!r}, expected small or base")
-    base, counts = size == "base", numbers(steps, "--steps") or [None]
-    num_units = numbers(units, "--units")
+    base, counts = size == "base", option_numbers(steps, "--steps") or [None]
+    num_units = option_numbers(units, "--units")
     if not num_units:
         raise ValueError("--units: got none, expected one number or two")
     recipes = (recipe.PAPER_FIRST, recipe.PAPER_SECOND) if base else (recipe.FIRST, recipe.SECOND)

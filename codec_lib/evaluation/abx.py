@@ -166,17 +166,18 @@ def abx(
             f"abx: got {len(tokens)} phonemes without two in the same place of the speakers asked "
             "for. Hint: context=False"
         )
-    one_way = {
-        pair: float(np.mean([np.mean(cells) for cells in by_speaker.values()]))
-        for pair, by_speaker in errors.items()
-    }
-    both_ways: dict[frozenset[str], list[float]] = defaultdict(list)  # X like a, and X like b
-    for pair, error in one_way.items():
-        both_ways[frozenset(pair)].append(error)
-    means = [float(np.mean(ways)) for ways in both_ways.values()]
+    means = _of_pairs(errors)
     low, high = bootstrap_interval(means)
     row = {"abx_error": float(np.mean(means)), "abx_error_low": low, "abx_error_high": high}
     return {**row, "pairs": len(means), "cells": cells, "across": across}
+
+
+def _of_pairs(errors: dict[tuple[str, str], dict[str, list[float]]]) -> list[float]:
+    """Return the mean error of each pair over speakers, then over X like a and X like b."""
+    ways: dict[frozenset[str], list[float]] = defaultdict(list)
+    for pair, by_speaker in errors.items():
+        ways[frozenset(pair)].append(np.mean([np.mean(cells) for cells in by_speaker.values()]))
+    return [float(np.mean(both)) for both in ways.values()]
 
 
 def _answers(groups: Any, place: Place, speaker: str, across: bool) -> list[dict[str, list[Token]]]:

@@ -119,9 +119,7 @@ def read_forms(
             for (name, corpus, heard), counts, tested in zip(tests, often, parts, strict=True):
                 pairs = spelt(read_logits(probe, tested.inputs), tested, kind)
                 found = {"test": name, **symbol_errors(pairs, kind), **token_use(form, heard)}
-                found |= _by_utterance(pairs, tested.indices, len(corpus))
-                files = [str(utterance.audio_path) for utterance in corpus]
-                found["recordings"] = np.unique(files, return_inverse=True)[1]
+                found |= _by_utterance(pairs, tested.indices, corpus)
                 if counts is not None:
                     of = found["recordings"][tested.indices]
                     found |= rarity_effect(pairs, counts[tested.indices], of)
@@ -130,13 +128,15 @@ def read_forms(
 
 
 def _by_utterance(
-    pairs: Sequence[tuple[Sequence[str], Sequence[str]]], indices: Sequence[int], count: int
+    pairs: Sequence[tuple[Sequence[str], Sequence[str]]], indices: Sequence[int], corpus: Corpus
 ) -> dict[str, np.ndarray]:
-    """Return edits and symbols of each utterance of a corpus, 0 where it was left out."""
-    errors, sizes = np.zeros(count), np.zeros(count)
+    """Return edits and symbols of each utterance, 0 where it was left out, and its recording."""
+    errors, sizes = np.zeros(len(corpus)), np.zeros(len(corpus))
     errors[list(indices)] = [edit_distance(found, right) for found, right in pairs]
     sizes[list(indices)] = [len(right) for _, right in pairs]
-    return {"errors": errors, "sizes": sizes}
+    files = [str(utterance.audio_path) for utterance in corpus]
+    recordings = np.unique(files, return_inverse=True)[1]
+    return {"errors": errors, "sizes": sizes, "recordings": recordings}
 
 
 def rarity_effect(

@@ -343,12 +343,7 @@ def benchmark(
             for count in n_q[name]]  # fmt: skip
     sets += [(name, 1, named_unit_tokens(name, train)) for name in units]
     rows: list[dict[str, Any]] = []
-    there = {"random"}.union(*(tokens.vectors for _, _, tokens in sets))
-    if set(initialisations) - set(INITIALISATIONS) or not there & set(initialisations):
-        raise ValueError(
-            f"initialisations: got {list(initialisations)}, expected among {list(INITIALISATIONS)} "
-            f"and one of {sorted(there)}, which these tokens have"
-        )
+    _check_starts(initialisations, [tokens for _, _, tokens in sets])
     for name, count, tokens in sets:
         starts = [one for one in initialisations if one == "random" or one in tokens.vectors]
         for row in text_alignment(tokens, train, tests, symbols, starts, settings):
@@ -362,3 +357,13 @@ def benchmark(
                 rows.append({"measure": "information preservation", "codec": name, **row})
             store(rows)
     return rows
+
+
+def _check_starts(initialisations: Sequence[str], sets: Sequence[Tokens]) -> None:
+    """Raise ValueError for starts of embeddings that do not exist, or that no tokens have."""
+    there = {"random"}.union(*(tokens.vectors for tokens in sets))
+    if set(initialisations) - set(INITIALISATIONS) or not there & set(initialisations):
+        raise ValueError(
+            f"initialisations: got {list(initialisations)}, expected among {list(INITIALISATIONS)} "
+            f"and one of {sorted(there)}, which these tokens have"
+        )

@@ -144,6 +144,11 @@ class DiscreteSettings:
         Also test speech changed so, see ``teacher_units.PERTURBATIONS``.
     kinds
         First words of the forms that are read, e.g. ``("continuous", "units")``; all by default.
+
+    Raises
+    ------
+    ValueError
+        If there is no seed or no size of head.
     """
 
     num_units: Sequence[int] = (100, 500)
@@ -153,6 +158,11 @@ class DiscreteSettings:
     seeds: Sequence[int] = (0, 1, 2)
     perturbations: Sequence[str] = ("noise",)
     kinds: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.seeds or not self.hidden:
+            got = f"{list(self.seeds)} and {list(self.hidden)}"
+            raise ValueError(f"seeds, hidden: got {got}, expected one or more of each")
 
 
 def discrete_study(
@@ -192,12 +202,9 @@ def discrete_study(
     Raises
     ------
     ValueError
-        If there is no such task, perturbation or kind of form, no seed or no size of head.
+        If there is no such task, perturbation or kind of form.
     """
     settings, extract = settings or DiscreteSettings(), feature_function(features)
-    if not settings.seeds or not settings.hidden:
-        got = f"{list(settings.seeds)} and {list(settings.hidden)}"
-        raise ValueError(f"seeds, hidden: got {got}, expected one or more of each")
     label = _label_of(task)
     heard, tests = extracted(extract, train), [("clean", test, extracted(extract, test))]
     for name, change in named_perturbations(settings.perturbations).items():
