@@ -300,7 +300,7 @@ def evaluate_command(
     )
     told = [speech] if corpus != "synthetic" and all(one.text for one in speech) else []
     spoken = (known, [unseen, *told], read.split(",")) if read else None
-    rates = option_numbers(frame_rate, "--frame-rate", float)
+    rates = option_numbers(frame_rate, "--frame-rate", float, may_be_empty=True)
     if schemes != "scheduled" and not rates:
         raise ValueError("--schemes: got some without --frame-rate, at which they differ")
     limits = (max_utterances, max_seconds or None)

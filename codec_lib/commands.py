@@ -65,7 +65,7 @@ def units_command(
         label, _, name = argument.rpartition("=")
         found[label or Path(name).stem] = load_teacher(name)
     spins = {name: one for name, one in found.items() if isinstance(one, Spin)}
-    sizes = set(option_numbers(units, "--units"))
+    sizes = set(option_numbers(units, "--units", may_be_empty=True))
     sizes = sizes or {spin.config.num_codes for spin in spins.values()} or {100}
     layers = [_layer(part) for part in layer.split(",") if part]
     changes = named_perturbations([part for part in perturb.split(",") if part])
@@ -169,9 +169,13 @@ def units_text(rows: Sequence[Mapping[str, Any]], changes: Sequence[str] = ()) -
 
 
 def option_numbers(
-    text: str, option: str, kind: Callable[[str], Any] = int, by: str = ","
+    text: str,
+    option: str,
+    kind: Callable[[str], Any] = int,
+    by: str = ",",
+    may_be_empty: bool = False,
 ) -> list[Any]:
-    r"""Read the numbers of an option, e.g. ``100,500``; of an empty text none.
+    r"""Read the numbers of an option, e.g. ``100,500``.
 
     Parameters
     ----------
@@ -181,22 +185,28 @@ def option_numbers(
         ``int`` or ``float``.
     by
         What joins them.
+    may_be_empty
+        True where no number at all means something.
 
     Raises
     ------
     ValueError
-        If a part is no such number; the message names the option.
+        If a part is no such number, or there is none; the message names the option.
 
     Examples
     --------
     >>> option_numbers("100,500", "--units"), option_numbers("0.5", "--temperature", float)
     ([100, 500], [0.5])
     """
+    what = "whole numbers" if kind is int else "numbers"
+    wrong = f"{option}: got {text!r}, expected {what} joined by {by!r}"
     try:
-        return [kind(part) for part in text.split(by) if part.strip()]
+        found = [kind(part) for part in text.split(by) if part.strip()]
     except ValueError:
-        what = "whole numbers" if kind is int else "numbers"
-        raise ValueError(f"{option}: got {text!r}, expected {what} joined by {by!r}") from None
+        raise ValueError(wrong) from None
+    if not found and not may_be_empty:
+        raise ValueError(wrong)
+    return found
 
 
 def _layer(text: str) -> int | str:

@@ -84,7 +84,7 @@ def convert_command(
         for label, codec in models.items():
             speech = part_of(name, split, False, codec.sample_rate)
             several = conversion_pairs(speech, pairs, seed)
-            counts = codebook_counts(n_q, codec.num_quantizers) or None
+            counts = codebook_counts(n_q, codec.num_quantizers) if n_q else None
             found = conversion_curve(codec, speech, several, made, counts)
             rows += [
                 {"codec": label, "corpus": name, "pairs": len(several), **row} for row in found
@@ -115,8 +115,11 @@ def discrete_command(
     """Read a task from continuous features, their centroids, units, merged and encoded units."""
     from codec_lib.evaluation.studies import DiscreteSettings, discrete_study
 
-    named = {"--units": units, "--vocabularies": vocabularies, "--hidden": hidden}
-    sizes = [option_numbers(part, option) for option, part in named.items()]
+    sizes = [
+        option_numbers(units, "--units"),
+        option_numbers(vocabularies, "--vocabularies", may_be_empty=True),
+        option_numbers(hidden, "--hidden"),
+    ]
     changes = [part for part in perturb.split(",") if part]
     settings = DiscreteSettings(*sizes, steps, option_numbers(seeds, "--seeds"), changes)
     known, tested = part_of(train, "train", False), part_of(test, "test", False)
@@ -190,7 +193,7 @@ def claims_command(
     if table:
         rows = claims.claim_rows(claims.known_values(runs, out, settings))
     else:
-        wanted, minutes = option_numbers(only, "--only"), budget or float("inf")
+        wanted, minutes = option_numbers(only, "--only", may_be_empty=True), budget or float("inf")
         asked = (wanted, option_numbers(seeds, "--seeds"), settings, minutes, typer.echo)
         rows, done = claims.run_claims(runs, out, *asked)
     typer.echo(claims.claims_table(rows))

@@ -48,10 +48,8 @@ def teacher_train(
 
     if size not in ("small", "base"):
         raise ValueError(f"--size: got {size!r}, expected small or base")
-    base, counts = size == "base", option_numbers(steps, "--steps") or [None]
+    base, counts = size == "base", option_numbers(steps, "--steps", may_be_empty=True) or [None]
     num_units = option_numbers(units, "--units")
-    if not num_units:
-        raise ValueError("--units: got none, expected one number or two")
     recipes = (recipe.PAPER_FIRST, recipe.PAPER_SECOND) if base else (recipe.FIRST, recipe.SECOND)
     first, second = (
         one if count is None else replace(one, steps=count)

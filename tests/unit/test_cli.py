@@ -130,6 +130,8 @@ def test_decode_finds_a_shipped_codec_by_its_fingerprint(codec_file, sound, tmp_
         (["units", "hubert-small", "--units", "100,x"], "--units: got '100,x', expected whole"),
         (["units", "hubert-small", "--layer", "top"], "--layer: got 'top', expected whole numbers"),
         (["evaluate", "sacodec-small", "--n-q", "1.5"], "--n-q: got '1.5', expected whole numbers"),
+        (["evaluate", "sacodec-small", "--n-q", ""], "--n-q: got '', expected whole numbers"),
+        (["claims", "--seeds", ""], "--seeds: got '', expected whole numbers"),
         (["claims", "--only", "1,two"], "--only: got '1,two', expected whole numbers"),
         (["discrete", "log_mel", "--seeds", "a"], "--seeds: got 'a', expected whole numbers"),
         (["export", "nowhere", "name"], "nowhere"),

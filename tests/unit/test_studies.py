@@ -93,7 +93,9 @@ def test_discrete_reads_every_form_and_every_seed(tmp_path, folder):
         wrong = CliRunner().invoke(app, ["discrete", "log_mel", *options])
         assert wrong.exit_code == 2 and said in wrong.output
     wrong = CliRunner().invoke(app, ["discrete", "log_mel", *map(str, places), "--seeds", ""])
-    assert wrong.exit_code == 2 and "expected one or more of each" in wrong.output
+    assert wrong.exit_code == 2 and "--seeds: got '', expected whole numbers" in wrong.output
+    with pytest.raises(ValueError, match="expected one or more of each"):
+        DiscreteSettings(seeds=())
     with pytest.raises(ValueError, match=r"kinds: got .*vectors.*, expected some of .*continuous"):
         parts = [corpus(str(folder)).split(part) for part in ("train", "test")]
         discrete_study(
