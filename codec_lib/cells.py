@@ -149,7 +149,7 @@ def audio_row(
     cells = [
         _player(clip, gain * sound, sample_rate) for clip, sound in zip(row, sounds, strict=True)
     ]
-    style = "display:flex;flex-wrap:wrap;gap:12px;margin:6px 0"
+    style = "display:flex;flex-wrap:wrap;align-items:flex-end;gap:12px;margin:6px 0"
     display(HTML(f"<div class='audio-row' style='{style}'>{''.join(cells)}</div>"))
 
 

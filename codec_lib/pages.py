@@ -47,6 +47,7 @@ math { font-family: "STIX Two Math", math; font-size: 110%; }
 math[display=block] { margin: 0.8em 0; }
 .jp-RenderedHTMLCommon table { margin-left: 0; font-size: 14px; }
 .source pre { white-space: pre-wrap; }
+.jp-RenderedMarkdown .highlight pre { margin: 0.6em 0 1em; font-size: 13px; }
 details { margin: 0.6em 0; }
 </style>{%- endblock -%}"""
 

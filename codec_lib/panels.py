@@ -1,6 +1,6 @@
-r"""Charts that compare: matrices in one range, named points in a plane, values with intervals.
+r"""Charts that compare matrices, named points and intervals; a sequence that is being written.
 
-No paper. Used by notebooks 30 and 33. Leaves out: curves and bars (``charts.py``). Read next:
+No paper. Used by notebooks 30, 33 and 40. Leaves out: curves and bars (``charts.py``). Read next:
 ``strips.py``.
 """
 
@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from codec_lib.charts import COLORMAP, PALETTE, WIDTH, new, on
+from codec_lib.charts import COLORMAP, GOLDEN, PALETTE, WIDTH, new, on
 
 
 def matrices(
@@ -131,4 +132,51 @@ def points(
         if len(series) > 1:
             ax.legend(fontsize=8)
     axes[0, 0].set_ylabel(ylabel)
+    return fig
+
+
+def sequence(
+    symbols: Sequence[str], codes: Tensor, written: int, weights: Tensor, chances: Tensor
+) -> Figure:
+    r"""Draw what a language model has read and written, and what it may write next.
+
+    Symbols are the darker the more the last frame reads of them; equal codes have equal colours.
+
+    Parameters
+    ----------
+    symbols
+        Text in front, S of them.
+    codes
+        All that will be written, (F,).
+    written
+        How many are.
+    weights
+        Attention from each frame to the symbols, (F, S); before the first code none is drawn.
+    chances
+        Probabilities of the next code after 0, 1, ... codes, (F + 1, N + 1); the last is the end.
+
+    Raises
+    ------
+    ValueError
+        If ``written`` is not between 0 and F.
+    """
+    frames, end = len(codes), chances.shape[1] - 1
+    if not 0 <= written <= frames:
+        raise ValueError(f"written: got {written}, expected 0 to {frames}")
+    fig, axes = new(1, 3, height=1.5, width_ratios=(4, 6, 1.5))
+    text, row, next_ = axes[0]
+    shades = np.asarray(weights[written - 1].detach().cpu() if written else 0 * weights[0])
+    text.imshow(shades[None], aspect="auto", cmap="Blues", vmin=0, vmax=1)
+    for place, symbol in enumerate(symbols):
+        color = "white" if shades[place] > 0.5 else "black"
+        text.text(place, 0, symbol, fontsize=7, rotation=90, ha="center", va="center", color=color)
+    text.set(xticks=[], yticks=[], xlabel="text", title="read by the last frame")
+    colors = plt.get_cmap("hsv")(codes[:written].cpu().numpy() * GOLDEN % 1)
+    if written:
+        row.imshow(colors[None], aspect="auto", extent=(0, written, 0, 1), interpolation="nearest")
+    row.set(xlim=(0, frames), yticks=[], xlabel="code", title=f"{written} of {frames} written")
+    top = chances[written].detach().cpu().topk(5)
+    next_.barh(range(5), top.values.numpy(), color=PALETTE[0])
+    next_.set_yticks(range(5), ["end" if code == end else str(int(code)) for code in top.indices])
+    next_.set(xlim=(0, 1), ylim=(4.5, -0.5), xlabel="probability", title="next")
     return fig

@@ -36,7 +36,7 @@ from codec_lib.charts import (
     unit_table,
     use_style,
 )
-from codec_lib.panels import matrices, plane, points
+from codec_lib.panels import matrices, plane, points, sequence
 
 __all__ = [
     "COLORMAP",
@@ -58,6 +58,7 @@ __all__ = [
     "plane",
     "points",
     "scatter",
+    "sequence",
     "spectrogram_db",
     "spectrograms",
     "unit_table",

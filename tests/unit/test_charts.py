@@ -113,6 +113,21 @@ def test_points_stand_beside_each_other_or_at_their_x():
     assert right.lines[-1].get_ydata()[0] == 2.5 and left.get_ylabel() == "error (%)"
 
 
+def test_sequence_shows_what_is_written_and_names_the_end():
+    codes, weights = torch.tensor([3, 3, 5]), torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.0, 0.3]])
+    chances = torch.tensor([[0.5, 0.2, 0.1, 0.1, 0.05, 0.03, 0.02]] * 3 + [[0.1] * 6 + [0.4]])
+    empty, all_ = (plotting.sequence(["M", "AY"], codes, n, weights, chances) for n in (0, 3))
+    assert not empty.axes[1].images and (empty.axes[0].images[0].get_array() == 0).all()
+    text, row, following = all_.axes
+    assert text.images[0].get_array()[0].tolist() == pytest.approx([0.0, 0.3])
+    (colors,) = row.images[0].get_array()
+    assert (colors[0] == colors[1]).all() and (colors[1] != colors[2]).any()
+    assert row.get_xlim() == (0, 3) and following.get_yticklabels()[0].get_text() == "end"
+    assert following.patches[0].get_width() == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="written: got 4, expected 0 to 3"):
+        plotting.sequence(["M", "AY"], codes, 4, weights, chances)
+
+
 def test_ladder_has_a_panel_for_every_rung_and_time_only_where_there_is_some():
     units = torch.tensor([4, 4, 7, 1, 1, 1])
     vectors = {"continuous": torch.randn(6, 30), "centroids": torch.randn(6, 30)}
