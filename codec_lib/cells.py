@@ -66,7 +66,7 @@ def show_source(obj: Callable | type, docstring: bool = False) -> None:
     body = highlight(
         code if docstring else without_docstrings(code),
         PythonLexer(),
-        HtmlFormatter(noclasses=True, prestyles="font-family:monospace"),
+        HtmlFormatter(noclasses=True, prestyles="font-family:monospace;font-size:13px"),
     )
     caption = f"<div style='font-size:85%;color:#555'><code>{place}:{first}</code></div>"
     display(HTML(f"<div class='source' style='font-size:90%'>{caption}{body}</div>"))

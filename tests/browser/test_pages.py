@@ -1,4 +1,4 @@
-"""The built course in a browser: every page opens, every picture is drawn, every player plays."""
+"""The built course in a browser: pages open, pictures show, players play, nothing is cut off."""
 
 from __future__ import annotations
 
@@ -23,15 +23,20 @@ PLAYERS = """async () => Promise.all([...document.querySelectorAll('audio')].map
         await new Promise(done => setTimeout(done, 50));
     return [audio.error ? audio.error.message : '', audio.readyState, audio.duration];
 }))"""
+CUT_OFF = """() => [...document.querySelectorAll(
+    '.jp-OutputArea-output, .jp-RenderedMarkdown, .jp-InputArea-editor')]
+    .filter(box => box.scrollWidth > box.clientWidth + 1)
+    .map(box => box.innerText.slice(0, 80))"""
 
 
 @pytest.mark.skipif(not PAGES, reason="needs the built course: make course")
 @pytest.mark.parametrize("page_file", PAGES, ids=lambda path: path.stem)
 def test_pictures_and_players(page_file: Path, browser: object) -> None:
-    page, problems = browser.new_page(), []
+    page, problems = browser.new_page(viewport={"width": 1280, "height": 900}), []
     page.on("pageerror", lambda error: problems.append(f"script: {error}"))
     page.goto(page_file.as_uri(), wait_until="load")
     problems += [f"picture: {name}" for name in page.evaluate(BROKEN_PICTURES)]
+    problems += [f"wider than the page: {text}" for text in page.evaluate(CUT_OFF)]
     for number, (error, ready, seconds) in enumerate(page.evaluate(PLAYERS)):
         if error or ready < 2 or not 0.05 < seconds < 120:
             problems.append(f"player {number}: {error or ready}, {seconds} s")
