@@ -41,7 +41,8 @@ def stage_runs(config: TrainConfig) -> tuple[TrainConfig, ...]:
     Parameters
     ----------
     config
-        Its ``stages`` change its other fields; mappings are merged.
+        Its ``stages`` change its other fields; mappings are merged. A stage that names a teacher
+        without ``distill`` is taught in the continuous form.
 
     Raises
     ------
@@ -85,6 +86,8 @@ def _stage_run(
         "init_from": config.init_from if previous is None else f"{previous}/{FINAL}",
     }
     plain = {name: getattr(config, name) for name in names} | {"seed": config.seed + index}
+    if own.get("teacher") and config.distill == "none":
+        plain["distill"] = "continuous"  # a teacher teaches, also one that comes later
     return replace(config, **{**merged(plain, own), **place})
 
 

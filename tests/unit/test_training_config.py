@@ -185,6 +185,11 @@ def test_a_teacher_teaches_unless_it_is_told_not_to(tmp_path):
     written.write_text("teacher: hubert-small\ndistill: none\n")
     assert load_config("smoke", written).distill == "none"
     assert load_config("dm_codec", changes={"distill": "none"}).distill == "none"
+    teacher = {"teacher": "hubert-small"}
+    stages = [{"name": "all"}, {"name": "taught", **teacher}, {"name": "told", **teacher}]
+    stages[2]["distill"] = "none"
+    forms = [run.distill for run in stage_runs(load_config("smoke", changes={"stages": stages}))]
+    assert forms == ["none", "continuous", "none"]
 
 
 def test_unknown_preset_is_named():
