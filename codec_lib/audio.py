@@ -269,7 +269,11 @@ def resample(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:
             f"sample rates: got {from_rate} -> {to_rate}, expected a larger common divisor. "
             "Hint: declare the nearest common rate (16000, 22050, 44100, 48000)."
         )
-    return _resampler(up, down, wav.dtype)(wav)
+    bank, length = _resampler(up, down, wav.dtype, wav.device), wav.shape[-1]
+    made, wanted = bank(wav), resampled_length(length, from_rate, to_rate)
+    if made.shape[-1] < wanted:  # torchaudio counts in float32, which is not exact for long files
+        made = bank(pad_or_crop(wav, length + down * (2 + length // 2**20)))
+    return made[..., :wanted]
 
 
 def rms_db(wav: Tensor) -> Tensor:
@@ -314,20 +318,7 @@ def set_level(wav: Tensor, db: float) -> Tensor:
 
 
 def peak_guard(wav: Tensor, peak: float = 0.99) -> Tensor:
-    r"""Scale audio down to a peak where it is louder, and leave it alone where it is not.
-
-    Parameters
-    ----------
-    wav
-        Shape (..., T).
-    peak
-        Largest magnitude allowed.
-
-    Returns
-    -------
-    Tensor
-        Same shape.
-    """
+    r"""Scale audio (..., T) down to a peak where it is louder; leave it alone where it is not."""
     highest = wav.abs().amax(-1, keepdim=True)
     return wav * (peak / highest.clamp_min(peak))
 
@@ -393,8 +384,11 @@ def _half_width(up: int, down: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _resampler(up: int, down: int, dtype: torch.dtype) -> torchaudio.transforms.Resample:
-    """Make (once per ratio) the filter bank."""
+@torch.inference_mode(False)  # what is kept may be asked for with gradient later
+def _resampler(
+    up: int, down: int, dtype: torch.dtype, device: torch.device
+) -> torchaudio.transforms.Resample:
+    """Make (once per ratio and device) the filter bank."""
     return torchaudio.transforms.Resample(
         down, up, "sinc_interp_kaiser", _ZERO_CROSSINGS, _ROLLOFF, _BETA, dtype=dtype
-    )
+    ).to(device)

@@ -70,7 +70,8 @@ def save_codec(
         if statistics or not key.endswith(STATISTICS)
     }
     described = {"name": codec.name, "config": codec.config.to_dict(), "card": dict(metadata or {})}
-    fresh = build_from_config(codec.name, codec.config.to_dict()).state_dict()
+    with torch.device("meta"):  # names only: no weights, and nothing is drawn
+        fresh = build_from_config(codec.name, codec.config.to_dict()).state_dict()
     if set(fresh) != set(codec.state_dict()):
         raise ValueError(
             f"codec: got weights {_differences(codec.state_dict(), fresh)}; "

@@ -8,6 +8,7 @@ Notebook: 01_speech_and_spectrograms. Leaves out: the mel spectrograms of losses
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -39,7 +40,8 @@ def polar_spectrum(log_magnitude: Tensor, phase: Tensor, max_magnitude: float) -
     >>> polar_spectrum(torch.tensor([0.0, 9.0]), torch.zeros(2), max_magnitude=2.0)
     tensor([1.+0.j, 2.+0.j])
     """
-    magnitude = log_magnitude.exp().clamp_max(max_magnitude)
+    # limited before exp, whose gradient would be infinity times 0 where it overflows
+    magnitude = log_magnitude.clamp_max(math.log(max_magnitude)).exp()
     return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
 
 

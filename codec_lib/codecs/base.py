@@ -9,6 +9,7 @@ Read next: ``codecs/speechtokenizer.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from codec_lib.blocks.conv import fold_weight_norm
 from codec_lib.blocks.frozen import Frozen, can_freeze
+from codec_lib.blocks.modes import eval_mode
 from codec_lib.blocks.packed import pack_linears
 from codec_lib.codecs.checks import (
     check_depth,
@@ -86,7 +88,7 @@ class Codec(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.parameters()).device
+        return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def num_quantizers(self) -> int:
@@ -290,17 +292,12 @@ class Codec(nn.Module):
             )
         codes = codes if layers is None else codes.select(layers)
         self.check_codes(codes)
-        return self.synthesize(self.latent(codes))[..., : codes.num_samples]
+        with eval_mode(self.decoder):
+            return self.synthesize(self.latent(codes))[..., : codes.num_samples]
 
     def latent(self, codes: Codes) -> Tensor:
         r"""Look codes up: the quantized latent z_q, shape (B, D, F), a sum over codebooks."""
-        codes = at_frame_rate(codes)
-        if codes.layers is None:
-            return self.quantizer.decode(codes.codes)
-        batch, _, frames = codes.codes.shape
-        rows = codes.codes.new_zeros(batch, max(codes.layers) + 1, frames)
-        rows[:, list(codes.layers)] = codes.codes
-        return self.quantizer.decode(rows, layers=list(codes.layers))
+        return self.quantizer.look_up(at_frame_rate(codes))
 
     def synthesize(self, z_q: Tensor) -> Tensor:
         """Turn a quantized latent (B, D, F) into a waveform (B, 1, F hop_length)."""

@@ -148,11 +148,10 @@ def decode_blocks(
     Raises
     ------
     ValueError
-        If the codec is not exact and ``exact`` is True.
+        If the codec is not exact and ``exact`` is True, or the codes are of another codec.
     """
-    if codes.lengths is not None:
-        codec.check_codes(codes)
-        codes = at_frame_rate(codes)
+    codec.check_codes(codes)
+    codes = at_frame_rate(codes)
     hop, frames = codec.hop_length, codes.codes.shape[-1]
     codes = codes if layers is None else codes.select(layers)
     context = _context(codec, "decoder", exact)
@@ -193,7 +192,7 @@ def _windows(
     for block in blocks:
         check_shape(block, "1 t", name="block")
         total += block.shape[-1]
-        buffer = torch.cat([buffer, block], dim=-1)
+        buffer = torch.cat([buffer.to(block), block], dim=-1)
         while buffer.shape[-1] >= (done + chunk + context - start) * hop:
             yield buffer[:, : (done + chunk + context - start) * hop], done - start, chunk, total
             done += chunk

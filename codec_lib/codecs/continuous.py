@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codec_lib.blocks.convnext import ConvNeXtStack
+from codec_lib.blocks.modes import eval_mode
 from codec_lib.blocks.stft import LogMelFrames
 from codec_lib.codecs.backbones import build_backbone
 from codec_lib.codecs.checks import check_speech
@@ -225,7 +226,8 @@ class ContinuousTokenizer(nn.Module):
                 f"num_samples: got {num_samples} for {tokens.shape[-1]} tokens, expected at most "
                 f"{whole} and more than {whole - self.token_hop}"
             )
-        return self.synthesize(tokens)[..., :num_samples]
+        with eval_mode(self.decoder):
+            return self.synthesize(tokens)[..., :num_samples]
 
     def forward(self, wav: Tensor) -> ContinuousOutput:
         r"""Encode and decode with gradient, and listen; wav (B, 1, T)."""
@@ -315,6 +317,4 @@ class DiscreteTwin:
 
     def decode(self, codes: Codes) -> Tensor:
         r"""Decode codes into a waveform (B, 1, T)."""
-        return self.tokenizer.decode(
-            self.tokenizer.quantizer.decode(codes.codes), codes.num_samples
-        )
+        return self.tokenizer.decode(self.tokenizer.quantizer.look_up(codes), codes.num_samples)

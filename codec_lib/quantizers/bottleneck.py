@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from codec_lib.quantizers.rows import check_codes, from_rows, to_rows
-from codec_lib.shapes import QuantizerOutput, check_shape
+from codec_lib.shapes import Codes, QuantizerOutput, check_shape
 
 
 class QuantizedRows(NamedTuple):
@@ -172,6 +172,15 @@ class Bottleneck(nn.Module):
         if not parts:
             return torch.zeros(sizes["B"], self.latent_dim, sizes["F"], device=codes.device)
         return sum(parts[1:], start=parts[0]).transpose(1, 2)
+
+    def look_up(self, codes: Codes) -> Tensor:
+        r"""Return the latent (B, D, F) of all codebooks or of those that were selected."""
+        if codes.layers is None:
+            return self.decode(codes.codes)
+        batch, _, frames = codes.codes.shape
+        rows = codes.codes.new_zeros(batch, max(codes.layers) + 1, frames)
+        rows[:, list(codes.layers)] = codes.codes
+        return self.decode(rows, layers=list(codes.layers))
 
     def _depth(self, n_q: int | None) -> int:
         """Return the number of streams to use, checked."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from codec_lib.quantizers.ranks import draw_rows, own_rows, row_range, sum_over_ranks
 from codec_lib.quantizers.rows import check_choice, check_sizes
-from codec_lib.quantizers.search import cluster_sums, half_norms, kmeans, nearest
+from codec_lib.quantizers.search import cluster_sums, kmeans, nearest
 
 DEAD_FRACTION = 0.1
 """A code is dead when it gets less than a tenth of an average code's vectors."""
@@ -103,37 +103,28 @@ class LearntCodebook(nn.Module):
 
     def _forget_mirrors(self) -> None:
         """Forget what is kept of the buffers in Python, where reading it waits for no device."""
-        self._search_cache: tuple[Tensor, int, Tensor, Tensor] | None = None
         self._ready = False
         self._next_seed: int | None = None
 
     def search(self, rows: Tensor) -> Tensor:
         """Return the code (V,), int64, of every row (V, d), float32."""
-        codebook, half = self._search_codebook()
-        return nearest(rows, codebook, half)
-
-    @torch.no_grad()
-    def _search_codebook(self) -> tuple[Tensor, Tensor]:
-        """Return entries as the search compares them, and half their squared norms (cached)."""
-        version = -1 if self.codebook.is_inference() else self.codebook._version
-        cache = self._search_cache
-        if not self.training and cache and cache[0] is self.codebook and cache[1] == version:
-            return cache[2:]
         codebook = self.codebook.detach().float()
         if self.l2_normalize:
             # of the cosine, the row's own length changes neither order nor ties
             codebook = nn.functional.normalize(codebook, dim=1)
-        half = half_norms(codebook)  # (N,)
-        self._search_cache = None if self.training else (self.codebook, version, codebook, half)
-        return codebook, half
+        return nearest(rows, codebook)
 
     @torch.no_grad()
     def start(self, rows: Tensor) -> None:
-        """Start the entries by k-means on the first rows (V, d) of all ranks, once."""
+        """Start the entries by k-means on the first finite rows (V, d) of all ranks, once."""
         if self._ready or not (self.training or self.as_published):
             return
         if not self.initialized:
-            synchronize, generator = not self.as_published, self._next_generator()
+            synchronize = not self.as_published
+            wrong = (~rows.isfinite()).sum()
+            if sum_over_ranks(wrong) if synchronize else wrong:
+                return  # as in ``learn``: such a step leaves all as it is
+            generator = self._next_generator()
             means, counts = kmeans(
                 rows, self.codebook_size, self.kmeans_iterations, generator, synchronize
             )
@@ -224,7 +215,7 @@ class LearntCodebook(nn.Module):
         return torch.Generator().manual_seed(seed)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LearntCodebook:
-        """Move or cast the module; the cached search form is of the old tensors."""
+        """Move or cast the module; what is kept in Python is of the old tensors."""
         self._forget_mirrors()
         return super()._apply(fn, recurse)
 
@@ -236,7 +227,8 @@ class LearntCodebook(nn.Module):
         if prefix + "codebook" in state_dict:
             unknown = {
                 "initialized": torch.tensor(True),
-                "cluster_size": torch.zeros(self.codebook_size),  # see _assume_counts
+                # 0: see _assume_counts, which the released form lacks; 1 fits the sum below
+                "cluster_size": torch.full((self.codebook_size,), float(self.as_published)),
                 "random_state": self.random_state,
             }
             if self.update == "ema":

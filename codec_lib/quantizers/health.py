@@ -208,9 +208,10 @@ class HealthTracker:
         return self._counts.clone()
 
     def compute(self, device: torch.device | str | None = None) -> dict[str, Tensor]:
-        """Return ``health_from_counts`` over the last batches of all ranks.
+        """Return ``health_from_counts`` over the last batches.
 
-        ``device`` is where the sum over ranks runs (a GPU under NCCL).
+        ``device`` is where the sum over all ranks runs (a GPU under NCCL); None takes this rank's
+        batches alone.
         """
         counts = self.counts()
         if device is not None:

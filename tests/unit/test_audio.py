@@ -81,6 +81,27 @@ def test_resampling_keeps_a_tone_in_place(rate):
     torch.testing.assert_close(wav[:, middle], expected[:, middle], rtol=0, atol=1e-3)
 
 
+def test_a_filter_bank_made_without_gradient_serves_those_who_want_one():
+    with torch.inference_mode():
+        audio.resample(torch.zeros(1, 100), 23, 17)
+    wav = torch.zeros(1, 100, requires_grad=True)
+    audio.resample(wav, 23, 17).sum().backward()
+    assert wav.grad.abs().sum() > 0
+
+
+def test_lengths_are_whole_numbers_where_float32_has_none():
+    extra = pow(160, -1, 441)
+    length = 441 * 10_000 + extra  # 160 / 441 of it is a whole number and 1 / 441
+    wav = torch.zeros(1, length)
+    wav[0, -1] = 1.0
+    made = audio.resample(wav, 44_100, 16_000)
+    assert (
+        made.shape[-1] == audio.resampled_length(length, 44_100, 16_000) == length * 160 // 441 + 1
+    )
+    tail = audio.resample(wav[:, -441 * 10 - extra :], 44_100, 16_000)
+    assert torch.allclose(made[0, -500:], tail[0, -500:], atol=1e-6) and made[0, -1] > 0.1
+
+
 def test_resampling_removes_what_the_new_rate_cannot_carry():
     removed = audio.resample(tone(11000, 48000), 48000, 16000)
     assert float(audio.rms_db(removed[:, 500:-500])) < -80

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from codec_lib.blocks.convnext import ConvNeXtBlock, DepthwiseConv
 from codec_lib.blocks.spectral import SpectralDecoder, SpectralEncoder
-from codec_lib.blocks.stft import InverseSTFT, LogMelFrames
+from codec_lib.blocks.stft import InverseSTFT, LogMelFrames, polar_spectrum
 from codec_lib.blocks.vocos import VocosDecoder
 
 TINY = {"latent_dim": 4, "width": 8, "depth": 1, "expansion": 2}
@@ -111,6 +113,14 @@ def test_wild_frames_stay_finite() -> None:
     decoder = SpectralDecoder(320, **TINY)
     decoder.stack.head.bias.data.fill_(1e4)
     assert decoder(torch.randn(1, 4, 6)).isfinite().all()
+
+
+def test_a_magnitude_beyond_the_limit_has_no_gradient() -> None:
+    level = torch.tensor([1.0, 5.0, 90.0], requires_grad=True)  # exp(90) is no float32
+    spectrum = polar_spectrum(level, torch.zeros(3), max_magnitude=100.0)
+    spectrum.real.sum().backward()
+    assert spectrum.real.tolist() == pytest.approx([math.e, 100.0, 100.0])
+    assert level.grad.tolist() == pytest.approx([math.e, 0.0, 0.0])
 
 
 def test_bf16_autocast() -> None:

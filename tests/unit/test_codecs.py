@@ -17,6 +17,7 @@ from codec_lib.codecs.chunked import (
     encode_long,
     is_exact,
 )
+from codec_lib.codecs.published import published_names
 from codec_lib.codecs.registry import build_from_config, register
 from codec_lib.codecs.speechtokenizer import SpeechTokenizer, swap_codebooks
 from codec_lib.shapes import Codes
@@ -177,6 +178,8 @@ def test_bad_codes(codec: Codec) -> None:
         codec.decode(Codes(rows[:, :1], 640, layers=(8,)))
     with pytest.raises(ValueError, match="empty"):
         codec.decode(Codes(rows[:0], 640))
+    with pytest.raises(ValueError, match="2 frames for 641 samples, expected 3"):
+        decode_long(codec, Codes(rows, 641), exact=False)
 
 
 def test_registry() -> None:
@@ -266,6 +269,43 @@ def test_chunk_arguments() -> None:
         encode_blocks(codec, [])
     with pytest.raises(ValueError, match="chunk_seconds"):
         encode_blocks(codec, [torch.zeros(1, 320)], chunk_seconds=0)
+
+
+def test_decoding_in_training_draws_nothing() -> None:
+    vocos = {"backbone": "vocos", "width": 2, "latent_dim": 16, "decoder_width": 32}
+    codec = started(codec_lib.build("sacodec", "smoke", **vocos, decoder_depth=1)).train()
+    codec.decoder.requires_grad_(False)
+    codes = codec.encode(torch.randn(1, 1, 6400) * 0.1)
+    first = codec.decode(codes)
+    assert torch.equal(codec.decode(codes), first)
+    assert all(part.training for part in codec.modules())
+    assert torch.equal(codec.eval().decode(codes), first)
+
+
+def test_a_codec_without_parameters_knows_where_it_is() -> None:
+    codec = codec_lib.build("encodec", "smoke", **SEANET, bidirectional=False, lstm_layers=0)
+    codec = started(codec).for_inference()
+    assert not list(codec.parameters()) and codec.device == torch.device("cpu")
+    wav = torch.randn(1, 1, 32000) * 0.1
+    codes = encode_long(codec, wav, chunk_seconds=0.5)
+    assert decode_long(codec, codes, chunk_seconds=0.5).shape == wav.shape
+
+
+@pytest.mark.parametrize("head", [{"num_units": 5}, {"text_dim": 5}])
+def test_published_weights_leave_our_own_heads_alone(head: dict) -> None:
+    name = "dm_codec" if "text_dim" in head else "speechtokenizer"
+    codec = codec_lib.build(name, "smoke", **SEANET, **head)
+    names = published_names(codec, {"semantic": "transform"})
+    state = {names[k]: torch.ones_like(v) for k, v in codec.state_dict().items() if k in names}
+    own = getattr(codec, "units" if "num_units" in head else "text").weight.clone()
+    codec.load_published(state)
+    assert (codec.semantic.weight == 1).all()
+    assert torch.equal(getattr(codec, "units" if "num_units" in head else "text").weight, own)
+    codec.extra = torch.nn.Linear(2, 2)
+    codec.semantic.weight.data.zero_()
+    with pytest.raises(ValueError, match=r"got extra.weight, extra.bias, which no published"):
+        codec.load_published(state)
+    assert (codec.semantic.weight == 0).all()
 
 
 def test_folding_keeps_codes_and_waveform() -> None:

@@ -38,6 +38,12 @@ def test_full_precision_round_trip(codec, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_saving_draws_no_random_number(codec, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    hub.save_codec(codec, tmp_path / "codec.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_half_precision_is_half_and_close(codec, tmp_path: Path) -> None:
     full = hub.save_codec(codec, tmp_path / "full.safetensors", half=False)
     half = hub.save_codec(codec, tmp_path / "half.safetensors")

@@ -249,6 +249,9 @@ def test_the_discrete_twin_makes_codes_as_a_codec_does(
     assert codes.codes.shape == (1, 2, 33) and twin.frame_rate == 25
     expected = tokenizer.decode(tokenizer.encode(wav[None]), wav.shape[-1])
     torch.testing.assert_close(twin.decode(codes), expected)
+    second = tokenizer.quantizer.decode(codes.codes, layers=[1])
+    expected = tokenizer.decode(second, wav.shape[-1])
+    torch.testing.assert_close(twin.decode(codes.select([1])), expected)
     speech = corpus(str(tiny_corpus))
     spoken = spoken_of(speech, twin)
     assert torch.equal(spoken[3].codes, twin.encode(speech.load(3)[None]).codes[0])

@@ -217,21 +217,16 @@ def test_encode_changes_nothing():
         assert torch.equal(value, before[name]), name
 
 
-def test_cached_norms_follow_the_codebook():
-    quantizer, z = settled().eval(), latent()
-    quantizer.encode(z)
-    with torch.no_grad():
-        quantizer.codebook.copy_(quantizer.codebook.flip(0))
-    codes = quantizer.encode(z)
-    fresh = copy.deepcopy(quantizer)
-    fresh._search_cache = None
-    assert torch.equal(codes, fresh.encode(z))
-    state = settled().state_dict()
-    quantizer.load_state_dict(state)
-    fresh.load_state_dict(state)
-    fresh._search_cache = None
-    assert torch.equal(quantizer.encode(z), fresh.encode(z))
-    assert quantizer.double().float().encode(z).shape == codes.shape
+@pytest.mark.parametrize("normalise", [False, True])
+def test_the_search_follows_the_codebook_however_it_is_changed(normalise):
+    quantizer, z = settled(l2_normalize=normalise).eval(), latent()
+    before = quantizer.encode(z)
+    quantizer.codebook.data.copy_(quantizer.codebook.flip(0))  # of which autograd counts nothing
+    assert torch.equal(quantizer.encode(z), 15 - before)
+    quantizer.codebook = quantizer.codebook.flip(0)
+    assert torch.equal(quantizer.encode(z), before)
+    quantizer.load_state_dict({"codebook": quantizer.codebook.flip(0)})
+    assert torch.equal(quantizer.encode(z), 15 - before)
 
 
 def test_state_resumes_to_the_same_codebook():
@@ -255,6 +250,26 @@ def test_an_inference_file_loads_and_trains_on():
     loaded(latent())
     assert (loaded.codebook - slim["codebook"]).abs().max() < 0.2  # neither restart nor revival
     assert loaded.num_revived == 0 and loaded.cluster_size.min() > 0
+
+
+def test_an_inference_file_of_the_released_form_trains_on():
+    quantizer = settled(as_published=True)
+    loaded = VectorQuantizer(6, 16, as_published=True)
+    loaded.load_state_dict({"codebook": quantizer.codebook.clone()})
+    loaded(latent())
+    assert (loaded.codebook - quantizer.codebook).abs().max() < 0.5
+
+
+def test_the_start_waits_for_a_batch_that_is_finite():
+    quantizer, z = VectorQuantizer(6, 16), latent()
+    broken = z.clone()
+    broken[0, 0, 0] = float("inf")
+    quantizer(broken)
+    assert not quantizer.initialized and quantizer.codebook.isfinite().all()
+    quantizer(z)
+    assert quantizer.initialized and quantizer.codebook.isfinite().all()
+    rows = z.transpose(1, 2).reshape(-1, 6)
+    assert torch.cdist(quantizer.codebook, rows).amin(1).max() < torch.cdist(rows, rows).mean()
 
 
 def test_a_step_with_nan_leaves_the_codebook_alone():
