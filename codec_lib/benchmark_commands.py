@@ -131,6 +131,9 @@ def leaderboard_command(
              for rate in rates}  # fmt: skip
     conditions = {"corpus": corpus, "split": split, "clips": len(clips), "judges": judges}
     conditions |= {"max_seconds": max_seconds, "fingerprints": _fingerprints(models)}
+    heard_by = make_judges(judges.split(","))
+    for judge in heard_by.values():  # words and phonemes need whole clips: --max-seconds 0
+        judge.check(clips)
     found = board.codec_rows(models, speech, parts)
 
     def keep(rows: list[dict[str, Any]]) -> None:
@@ -138,8 +141,7 @@ def leaderboard_command(
             write_results(out, [*found, *rows], conditions)
 
     options = {} if opus else {"opus_rates": ()}
-    found += board.board_rows(models, clips, make_judges(judges.split(",")), **options,
-                              keep=keep, log=typer.echo)  # fmt: skip
+    found += board.board_rows(models, clips, heard_by, **options, keep=keep, log=typer.echo)
     if out is not None:
         write_results(out, found, conditions)
     typer.echo(board.board_text(found))

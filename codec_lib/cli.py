@@ -11,6 +11,7 @@ Read next: ``training/loop.py``.
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,13 +121,14 @@ def train_command(
         for key, value in locals().items()
         if value is not None and key not in ("preset", "config", "out", "change", "fresh")
     }
-    from codec_lib.training.config import load_config, read_mapping
+    from codec_lib.training.config import TrainConfig, load_config, read_mapping
     from codec_lib.training.loop import train as run
     from codec_lib.training.presets import preset_for
 
     in_file = read_mapping(config) if config else {}
     name = preset or scale or in_file.get("scale") or "small"
-    preset = preset or preset_for(codec, name)
+    whole = {spec.name for spec in fields(TrainConfig)} <= set(in_file)  # as a run has written it
+    preset = preset or (None if whole else preset_for(codec, name))
     if "out_dir" not in in_file:
         flags["out_dir"] = f"runs/{codec}-{name}"
     if out is not None:
@@ -287,6 +289,7 @@ def evaluate_command(
 ) -> None:
     """Measure reconstruction (mel distance, SI-SDR, STOI, PESQ) and what each codebook knows."""
     from codec_lib.data import corpus as find_corpus
+    from codec_lib.data.transcripts import Symbols
     from codec_lib.evaluation.comparison import as_text, compare_codecs, named_codecs
     from codec_lib.evaluation.results import write_results
 
@@ -301,6 +304,8 @@ def evaluate_command(
     told = [speech] if corpus != "synthetic" and all(one.text for one in speech) else []
     spoken = (known, [unseen, *told], read.split(",")) if read else None
     rates = option_numbers(frame_rate, "--frame-rate", float, may_be_empty=True)
+    for kind in read.split(",") if read else []:
+        Symbols(kind)  # a mistake is said before anything is measured
     if schemes != "scheduled" and not rates:
         raise ValueError("--schemes: got some without --frame-rate, at which they differ")
     limits = (max_utterances, max_seconds or None)

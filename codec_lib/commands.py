@@ -51,6 +51,7 @@ def units_command(
     out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
 ) -> None:
     """Measure units of a teacher's layers, or Spin's; baselines are always measured with them."""
+    from codec_lib.evaluation.comparison import labelled
     from codec_lib.evaluation.results import write_results
     from codec_lib.evaluation.teacher_units import (
         UnitSettings,
@@ -60,10 +61,7 @@ def units_command(
     )
     from codec_lib.teachers import Spin, load_teacher
 
-    found = {}
-    for argument in names:
-        label, _, name = argument.rpartition("=")
-        found[label or Path(name).stem] = load_teacher(name)
+    found = {label: load_teacher(name) for label, name in labelled(names).items()}
     spins = {name: one for name, one in found.items() if isinstance(one, Spin)}
     sizes = set(option_numbers(units, "--units", may_be_empty=True))
     sizes = sizes or {spin.config.num_codes for spin in spins.values()} or {100}
@@ -97,7 +95,7 @@ def part_of(names: str, split: str, strict: bool, sample_rate: int = 16_000) -> 
     split
         ``"train"``, ``"dev"`` or ``"test"``.
     strict
-        False takes them whole where none has such a part.
+        False takes them whole where none has any part, or only another one.
     sample_rate
         Hz.
 
@@ -105,10 +103,20 @@ def part_of(names: str, split: str, strict: bool, sample_rate: int = 16_000) -> 
     -------
     Corpus
         As ``corpus``.
+
+    Raises
+    ------
+    ValueError
+        If there are parts, but no such one.
     """
     from codec_lib.data import corpus as find_corpus
 
-    strict = strict or split in find_corpus(names).splits
+    there = find_corpus(names).splits
+    if split not in there and (len(there) > 1 or split not in ("train", "dev", "test")):
+        raise ValueError(
+            f"split: got {split!r}, expected one of {there or ['train', 'dev', 'test']}"
+        )
+    strict = strict or split in there
     return find_corpus(names, split if strict else None, sample_rate)
 
 

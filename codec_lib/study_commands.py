@@ -91,6 +91,8 @@ def convert_command(
             ]
             _save(out, rows, conditions)
             typer.echo(f"{label}, {name}: {len(several)} pairs converted")
+            if "words" in made and "wer" not in found[0]:
+                typer.echo(f"{name}: not every source has a text, so words are not judged")
     shown = ("speaker_similarity", "source_similarity", "wer", "cer")
     typer.echo(columns_text(rows, ("codec", "corpus", "kind", "n_q"), shown))
 
@@ -190,6 +192,8 @@ def claims_command(
     given = {"corpus": corpus, "heard": heard, "steps": steps}
     given = {key: value for key, value in given.items() if value is not None}
     settings, done = claims.settings_of({**given, **assignments(change or [])}), True
+    if table and (only or seeds != "0,1,2"):
+        raise ValueError("--table: got --only or --seeds too, but it shows all that is known")
     if table:
         rows = claims.claim_rows(claims.known_values(runs, out, settings))
     else:

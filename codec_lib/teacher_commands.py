@@ -25,8 +25,10 @@ def _training_part(names: str) -> Any:
     """Find the training part of corpora."""
     from codec_lib.data import corpus as find_corpus
 
-    speech = find_corpus(names)
-    return speech.split("train") if "train" in speech.splits else speech
+    speech = find_corpus(names).select(lambda one: one.split in ("train", ""))
+    if not len(speech):
+        raise ValueError(f"--corpus: got {names}, which has no training part, expected some")
+    return speech
 
 
 def _say_size(out: Path) -> None:
@@ -50,6 +52,11 @@ def teacher_train(
         raise ValueError(f"--size: got {size!r}, expected small or base")
     base, counts = size == "base", option_numbers(steps, "--steps", may_be_empty=True) or [None]
     num_units = option_numbers(units, "--units")
+    if iterations not in (1, 2) or max(len(counts), len(num_units)) > 2:
+        raise ValueError(
+            f"got --iterations {iterations}, --steps {steps}, --units {units}: expected 1 or 2 "
+            "iterations, and one number for both or one for each"
+        )
     recipes = (recipe.PAPER_FIRST, recipe.PAPER_SECOND) if base else (recipe.FIRST, recipe.SECOND)
     first, second = (
         one if count is None else replace(one, steps=count)

@@ -207,6 +207,21 @@ def join(corpora: Sequence[Corpus]) -> Corpus:
     return Corpus("+".join(one.name for one in corpora), utterances, rates.pop())
 
 
+def check_speakers(train: Corpus, tests: Sequence[Corpus]) -> None:
+    r"""Raise ValueError where a speaker is in the training and in a test corpus.
+
+    Names that ``join`` has put in front of speakers do not hide them.
+    """
+    known = {name.rpartition("/")[2] for name in train.speakers}
+    for test in tests:
+        common = sorted(known & {name.rpartition("/")[2] for name in test.speakers})
+        if common:
+            raise ValueError(
+                f"speakers: got {common[:3]} in {train.name} and in {test.name}, expected others "
+                "to test on than to learn from"
+            )
+
+
 def describe(corpus: Corpus) -> dict[str, Any]:
     r"""Count what is in a corpus.
 

@@ -197,6 +197,13 @@ class Corpus(Sequence[Utterance]):
             self.report(path, reason)
             raise audio.AudioError(reason) from error
 
+    def load_or_none(self, index: int) -> Tensor | None:
+        r"""Read the audio of one utterance as ``load`` does; None, listed, where it is bad."""
+        try:
+            return self.load(index)
+        except audio.AudioError:
+            return None
+
     def report(self, path: str, reason: str) -> None:
         r"""List a file as bad and log it by name, the first time only."""
         if all(path != known for known, _ in self.bad_files):

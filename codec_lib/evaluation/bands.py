@@ -114,8 +114,8 @@ def retention_rows(
         If all utterances are shorter than 0.1 s.
     """
     chosen, found = spread_indices(len(corpus), max_utterances), []
-    wavs = [corpus.load(index) for index in chosen]
-    wavs = [wav for wav in wavs if wav.shape[-1] >= corpus.sample_rate // 10]
+    read = (corpus.load_or_none(index) for index in chosen)
+    wavs = [wav for wav in read if wav is not None and wav.shape[-1] >= corpus.sample_rate // 10]
     if not wavs:
         raise ValueError(f"{corpus.name}: got no utterance of 0.1 s, expected some")
     for name, way in ways.items():

@@ -171,7 +171,8 @@ def codec_rows(
 def _usage(codec: Codec, speech: Corpus) -> dict[str, float]:
     """Return the shares of entries in use, and in use as if evenly, over all codebooks."""
     rates = (speech.sample_rate, codec.sample_rate)
-    wavs = (audio.resample(speech.load(index), *rates) for index in range(len(speech)))
+    read = (speech.load_or_none(index) for index in range(len(speech)))
+    wavs = (audio.resample(wav, *rates) for wav in read if wav is not None)
     found, entries = codebook_use(codec, wavs), sum(codec.codebook_sizes)
     dead, even = int(found["dead_codes"].sum()), float(found["perplexity"].sum())
     return {"usage": 1 - dead / entries, "perplexity": even / entries}

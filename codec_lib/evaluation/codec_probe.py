@@ -17,7 +17,7 @@ from torch import Tensor
 
 from codec_lib import audio
 from codec_lib.codecs.base import Codec
-from codec_lib.data import Corpus
+from codec_lib.data import Corpus, check_speakers
 from codec_lib.quantizers import ProductQuantizer, code_counts
 from codec_lib.quantizers.health import health_from_counts
 from codec_lib.rate.segments import at_frame_rate
@@ -80,9 +80,7 @@ def probe_codebooks(
         If a codebook does not exist or a speaker is in both corpora.
     """
     wanted = _wanted(codec, codebooks)
-    common = set(train.speakers) & set(test.speakers)
-    if common:
-        raise ValueError(f"probe: got speakers {sorted(common)[:3]} in both corpora, expected none")
+    check_speakers(train, [test])
     symbols = sorted({*train.phoneme_set, *test.phoneme_set, SILENCE})
     extract, rate = codes_of(codec, max(wanted) + 1), codec.frame_rate
     known, truth = phoneme_frames(extract, train, symbols, max_train_frames, False, seed, rate)

@@ -66,14 +66,13 @@ def named_codecs(arguments: Sequence[str]) -> dict[str, Codec]:
     Raises
     ------
     ValueError
-        If there is no such checkpoint.
+        If there is no such checkpoint, or two have one label.
     """
     from codec_lib import hub
     from codec_lib.codecs.registry import with_rate
 
     models = {}
-    for argument in arguments:
-        label, _, name = argument.rpartition("=")
+    for label, name in labelled(arguments).items():
         changes, marks = [], {UNTRAINED: untrained, CUT: with_rate}
         while mark := next((mark for mark in marks if name.startswith(mark)), ""):
             changes.append(marks[mark])
@@ -81,8 +80,26 @@ def named_codecs(arguments: Sequence[str]) -> dict[str, Codec]:
         model = hub.load(name, fold=False)
         for change in reversed(changes):
             model = change(model)
-        models[label or Path(name).stem] = model.fold_weight_norm()
+        models[label] = model.fold_weight_norm()
     return models
+
+
+def labelled(arguments: Sequence[str]) -> dict[str, str]:
+    r"""Return label to name of ``[LABEL=]NAME``; ValueError where two have one label.
+
+    Examples
+    --------
+    >>> labelled(["runs/a/final.safetensors", "b=runs/b/final.safetensors"])
+    {'final': 'runs/a/final.safetensors', 'b': 'runs/b/final.safetensors'}
+    """
+    found: dict[str, str] = {}
+    for argument in arguments:
+        label, _, name = argument.rpartition("=")
+        label = label or Path(name.rpartition(":")[2]).stem
+        if label in found:
+            raise ValueError(f"names: got the label {label!r} twice; hint: LABEL={name}")
+        found[label] = name
+    return found
 
 
 def compare_codecs(

@@ -323,7 +323,9 @@ def conversion_curve(
         voice, where there is a ``speaker`` judge.
     """
     counts = range(1, codec.num_quantizers + 1) if n_q is None else n_q
-    wavs = {index: corpus.load(index) for pair in pairs for index in pair}
+    read = {index: corpus.load_or_none(index) for pair in pairs for index in pair}
+    wavs = {index: wav for index, wav in read.items() if wav is not None}
+    pairs = [pair for pair in pairs if set(pair) <= set(wavs)]
     rate, texts = corpus.sample_rate, [corpus[source].text for source, _ in pairs]
     voices = [wavs[reference] for _, reference in pairs]
     own = [wavs[source] for source, _ in pairs]

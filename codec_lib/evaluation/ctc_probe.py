@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from codec_lib import audio
-from codec_lib.data import Corpus
+from codec_lib.data import Corpus, check_speakers
 from codec_lib.data.segments import length_batches
 from codec_lib.data.transcripts import Symbols
 from codec_lib.losses.ctc import ctc_greedy, ctc_loss, frames_needed
@@ -273,14 +273,6 @@ def _tested(
         row["left_out"] = part.left_out
         rows.append({**row, **symbol_errors(pairs, kind), **fitted})
     return rows
-
-
-def check_speakers(train: Corpus, tests: Sequence[Corpus]) -> None:
-    r"""Raise ValueError where a speaker is in the training and in a test corpus."""
-    for test in tests:
-        common = set(train.speakers) & set(test.speakers)
-        if common:
-            raise ValueError(f"probe: got speakers {sorted(common)[:3]} twice, expected none")
 
 
 def _check_codes(inputs: Sequence[Tensor], num_codes: Sequence[int] | None) -> None:

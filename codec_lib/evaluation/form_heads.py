@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torchaudio.functional import edit_distance
 
-from codec_lib.data import Corpus, Utterance
+from codec_lib.data import Corpus, Utterance, check_speakers
 from codec_lib.data.transcripts import Symbols
 
 from .class_probe import fit_class_probe, name_labels
-from .ctc_probe import ProbeSettings, check_speakers, fit_probe, prepare, read_logits, spelt
+from .ctc_probe import ProbeSettings, fit_probe, prepare, read_logits, spelt
 from .discrete import Form, Heard, mean_log_counts, token_use
 from .errors import symbol_errors
 from .probes import _scored

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from codec_lib import audio
-from codec_lib.data import Corpus, Utterance
+from codec_lib.data import Corpus, Utterance, check_speakers
 
 from .softmax_probe import fit_linear_probe
 
@@ -243,9 +243,7 @@ def phoneme_probe(
     ValueError
         If a corpus is not aligned, or a speaker is in both.
     """
-    common = set(train.speakers) & set(test.speakers)
-    if common:
-        raise ValueError(f"probe: got speakers {sorted(common)[:3]} in both corpora, expected none")
+    check_speakers(train, [test])
     symbols = sorted(set(train.phoneme_set) | set(test.phoneme_set) | {SILENCE})
     how = silence, seed, frame_rate
     features, labels = phoneme_frames(extract, train, symbols, max_train_frames, *how)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from codec_lib.codecs.base import Codec
-from codec_lib.data import Corpus
+from codec_lib.data import Corpus, check_speakers
 from codec_lib.data.transcripts import Symbols
 from codec_lib.teachers import Spin, load_teacher
 from codec_lib.teachers.kmeans import KMeans, fit_kmeans
@@ -32,7 +32,6 @@ from .codec_probe import codes_of
 from .ctc_probe import (
     Prepared,
     ProbeSettings,
-    check_speakers,
     extracted,
     fit_probe,
     prepare,
@@ -341,7 +340,9 @@ def benchmark(
     say, store = log or (lambda line: None), keep or (lambda rows: None)
     sets = [(name, count, codec_tokens(codec, count)) for name, codec in codecs.items()
             for count in n_q[name]]  # fmt: skip
-    sets += [(name, 1, named_unit_tokens(name, train)) for name in units]
+    clips, made = _heard_by(judges, tests[-1], max_utterances)
+    seed = settings.seed if settings else 0
+    sets += [(name, 1, named_unit_tokens(name, train, seed)) for name in units]
     rows: list[dict[str, Any]] = []
     _check_starts(initialisations, [tokens for _, _, tokens in sets])
     for name, count, tokens in sets:
@@ -351,12 +352,21 @@ def benchmark(
         store(rows)
         say(f"{name}, {count} of its codebooks: read")
     if judges:
-        clips, made = clips_of(tests[-1], max_utterances), make_judges(judges)
         for name, codec in codecs.items():
             for row in information_preservation(codec, clips, made, n_q[name], log):
                 rows.append({"measure": "information preservation", "codec": name, **row})
             store(rows)
     return rows
+
+
+def _heard_by(
+    judges: Sequence[str], corpus: Corpus, count: int
+) -> tuple[list[JudgedClip], dict[str, Judge]]:
+    """Return clips and judges that can judge them, before probes have taken their minutes."""
+    clips, made = clips_of(corpus, count) if judges else [], make_judges(judges)
+    for judge in made.values():
+        judge.check(clips)
+    return clips, made
 
 
 def _check_starts(initialisations: Sequence[str], sets: Sequence[Tokens]) -> None:

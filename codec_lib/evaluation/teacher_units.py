@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from codec_lib import audio
-from codec_lib.data import Corpus
+from codec_lib.data import Corpus, check_speakers
 from codec_lib.teachers import perturbation
 from codec_lib.teachers.features import Teacher, long_features
 from codec_lib.teachers.frontend import frame_count
@@ -154,9 +154,7 @@ def compare_units(
         If there is no such layer, a speaker is in both parts, or ABX is asked for where phonemes
         are not known.
     """
-    common = set(train.speakers) & set(test.speakers)
-    if common:
-        raise ValueError(f"units: got speakers {sorted(common)[:3]} in both parts, expected none")
+    check_speakers(train, [test])
     settings = settings or UnitSettings()
     if settings.with_abx and not {*test.phoneme_set} - {SILENCE}:
         raise ValueError(f"ABX: got no phonemes in {test.name}, expected some. Hint: --align")

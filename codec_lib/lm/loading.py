@@ -92,13 +92,18 @@ def load_speaking_model(
     Raises
     ------
     ValueError
-        If there is no such file, it holds something else, or the codec or tokenizer is not the one
-        whose codes or tokens the model learnt.
+        If there is no such file, it holds something else, the codec or tokenizer is not the one
+        whose codes or tokens the model learnt, or continuous tokens are asked for top-k or top-p.
     """
     path, sampling = hub.resolve(name_or_path), sampling or Sampling()
     card = hub.read_tensors(path)[0].get("card", {})
     print_ = hub.sha256(path)[:16]
     if "continuous_language" in card:
+        if sampling.top_k or sampling.top_p < 1:
+            raise ValueError(
+                f"sampling: got top_k={sampling.top_k}, top_p={sampling.top_p}, but continuous "
+                "tokens are no list to choose from; expected a temperature alone"
+            )
         model: Any = load_continuous_model(path).to(device)
         source = codec or _learnt_from(path, card, "tokenizer")
         tokenizer: Any = load_tokenizer(source).to(device)

@@ -24,7 +24,7 @@ from codec_lib.training.config import differences, read_mapping, write_config
 from codec_lib.training.driving import StopRequest, Work, go_on
 from codec_lib.training.launch import make_fabric
 from codec_lib.training.logs import RunLog
-from codec_lib.training.replacing import ASIDE, RUN_FILES, replacing, set_aside
+from codec_lib.training.replacing import ASIDE, MOVING, RUN_FILES, check_init, replacing, set_aside
 from codec_lib.training.schedule import lr_fraction, set_lr
 from codec_lib.training.stages import FINAL
 from codec_lib.training.steps import check_finite, update
@@ -251,9 +251,10 @@ def train_module(kind: type[ModuleRun], config: ModuleConfig, fresh: bool = Fals
 def _check_folder(config: ModuleConfig, run_dir: Path, fresh: bool) -> None:
     """Raise ValueError if the folder holds another run, or something that is not a run."""
     written = run_dir / "config.yml"
+    check_init(getattr(config, "init_from", None), run_dir)
     if not written.exists():
         there = [path.name for path in run_dir.iterdir()] if run_dir.exists() else []
-        known = (*RUN_FILES, ASIDE)
+        known = (*RUN_FILES, ASIDE, MOVING)
         if foreign := [name for name in there if name not in known and name[:4] != "tmp_"]:
             raise ValueError(
                 f"out_dir: {run_dir} holds {foreign[0]} but no run; choose another folder"

@@ -163,7 +163,7 @@ class TokenizerRun(ModuleRun):
         self.data_print = digest_of("", heard)
         own = recipe(config.recipe)
         self.weights = [own.weight(f"recon_loss/{part}") for part in ("mel", "wave")]
-        self.quantizer_weight = own.weight("commitment_loss")
+        self.recipe = own
         self.mel = MultiScaleMelLoss(own.mel, sizes.sample_rate).to(self.fabric.device)
         self._data: Iterator[list[int]] | None = None
 
@@ -191,9 +191,10 @@ class TokenizerRun(ModuleRun):
         out = module(wav)
         found = {"mel": self.mel(out.wav, wav), "wave": waveform_loss(out.wav, wav)}
         total = self.weights[0] * found["mel"] + self.weights[1] * found["wave"]
-        if "commitment_loss" in out.losses:
-            found["commitment"] = reduce_layers(out.losses["commitment_loss"], "mean", ())
-            total = total + self.quantizer_weight * found["commitment"]
+        for name, each in out.losses.items():  # commitment, and of entries that learn by gradient
+            short = name.removesuffix("_loss")
+            found[short] = reduce_layers(each, "mean", ())
+            total = total + self.recipe.weight(name) * found[short]
         pairs: list[tuple[list[int], list[int]]] = []
         if out.logits is not None and self.config.ctc_weight:
             said = [spoken_within(crop["features"]) for crop in batch]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from codec_lib.discriminators import DiscriminatorOutput
-from codec_lib.losses.adversarial import adversarial_loss, feature_matching_loss
+from codec_lib.losses.adversarial import FEATURE_FORMS, adversarial_loss, feature_matching_loss
+from codec_lib.losses.adversarial import FORMS as ADVERSARIAL_FORMS
 from codec_lib.losses.commitment import reduce_layers
 from codec_lib.losses.distillation import distillation_loss, pseudo_label_loss
 from codec_lib.losses.reconstruction import MultiScaleMelLoss, waveform_loss
@@ -384,3 +385,12 @@ class GeneratorObjective(nn.Module):
             centred=self.recipe.distill_centred,
             heard=heard,
         )
+
+
+def check_forms(own: Recipe) -> None:
+    """Raise ValueError for a form that the first step would refuse, or the first of the critics."""
+    forms = {"adversarial_form": ADVERSARIAL_FORMS, "feature_form": FEATURE_FORMS}
+    forms |= {"layer_reduction": ("sum", "mean"), "distill_axis": ("d", "t")}
+    for name, there in forms.items():
+        if getattr(own, name) not in there:
+            raise ValueError(f"{name}: got {getattr(own, name)!r}, expected one of {list(there)}")

@@ -10,6 +10,7 @@ Read next: ``validation.py``.
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -139,8 +140,14 @@ def training_batches(
         num_workers=config.num_workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own, so that the run's random state is not touched
+        worker_init_fn=_leave_the_stop_to_the_run,
     )
     yield from loader
+
+
+def _leave_the_stop_to_the_run(worker: int) -> None:
+    """Let a worker outlive a SIGTERM to the whole group: the run saves first and then ends it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def held_out_crops(config: TrainConfig, corpus: Corpus, hop_length: int) -> Tensor:

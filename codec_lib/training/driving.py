@@ -109,10 +109,17 @@ def go_on(run: Trainable, run_dir: Path, stop: StopRequest, work: Work) -> None:
     ------
     NonFiniteLoss
         If a loss becomes NaN or infinite; the last checkpoint stays.
+    ValueError
+        If the run has taken more steps than it is to take.
     """
     fabric, last = run.fabric, checkpoints.latest_checkpoint(run_dir)
     if last is not None:
         run.restore(last)
+    if run.step > run.config.steps:
+        raise ValueError(
+            f"steps: got {run.config.steps}, but {run_dir} has taken {run.step}; expected as many "
+            "or more, or --fresh"
+        )
     run.open_data()
     log = _open_log(run, run_dir) if fabric.is_global_zero else None
     try:

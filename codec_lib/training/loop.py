@@ -20,7 +20,7 @@ from torch import Tensor
 
 import codec_lib
 from codec_lib import hub
-from codec_lib.losses.objective import recipe
+from codec_lib.losses.objective import check_forms, recipe
 from codec_lib.training import checkpoints
 from codec_lib.training.batches import training_and_held_out
 from codec_lib.training.config import (
@@ -35,7 +35,7 @@ from codec_lib.training.freezing import FrozenParts
 from codec_lib.training.launch import make_fabric
 from codec_lib.training.logs import RunLog
 from codec_lib.training.rates import make_manager
-from codec_lib.training.replacing import ASIDE, RUN_FILES, replacing, set_aside
+from codec_lib.training.replacing import ASIDE, MOVING, RUN_FILES, check_init, replacing, set_aside
 from codec_lib.training.run import Run, fitting_weights, make_critics
 from codec_lib.training.schedule import lr_fraction, set_lr
 from codec_lib.training.stages import FINAL, stage_folder, stage_runs
@@ -48,7 +48,7 @@ from codec_lib.training.teaching import check_projections
 from codec_lib.training.validation import validate
 
 SHOWN = ("train/loss", "train/recon_loss/mel", "train/distill_loss", "train/disc_loss")
-OWN = (*RUN_FILES, ASIDE)
+OWN = (*RUN_FILES, ASIDE, MOVING)
 
 
 def train(config: TrainConfig, fresh: bool = False) -> Path:
@@ -132,7 +132,7 @@ def _check_stages(runs: tuple[TrainConfig, ...], fabric: Fabric, fresh: bool) ->
         codec = codec_lib.build(one.codec, one.scale, **one.overrides)
         make_manager(one, codec)
         FrozenParts(codec, one.freeze)
-        recipe(one.recipe, weights=one.weights, **one.recipe_overrides)
+        check_forms(recipe(one.recipe, weights=one.weights, **one.recipe_overrides))
         check_projections(one, codec)
         if one.critics:
             make_critics(one, codec.sample_rate)
@@ -169,13 +169,7 @@ def check_folder(config: TrainConfig, run_dir: Path, fresh: bool = False) -> Non
         True accepts any run, which will be replaced.
     """
     written = run_dir / "config.yml"
-    if config.init_from is not None:
-        given = Path(config.init_from).resolve()
-        if run_dir.resolve() in (given, *given.parents):
-            raise ValueError(
-                f"init_from: got {config.init_from}, which the run in {run_dir} would replace, "
-                "expected other weights. Hint: another --out"
-            )
+    check_init(config.init_from, run_dir)
     if not written.exists():
         there = [path.name for path in run_dir.iterdir()] if run_dir.exists() else []
         foreign = [name for name in there if name not in OWN and name[:4] != "tmp_"]

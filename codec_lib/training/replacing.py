@@ -2,8 +2,9 @@ r"""Replace an earlier run only once the new one stands: what ``--fresh`` does t
 
 An earlier run is set aside, in the run's own folder, before the new one begins. It comes back if
 the new one ends without a checkpoint: a mistake that only the first batch shows costs nothing, nor
-does a kill before the first checkpoint. Leaves out: what a run's files are (``loop.py``). Read
-next: ``loop.py``.
+does a kill before the first checkpoint. A kill in the midst of moving leaves a folder ``MOVING``,
+of which everything is moved back and nothing deleted. Leaves out: what a run's files are
+(``loop.py``). Read next: ``loop.py``.
 """
 
 from __future__ import annotations
@@ -17,22 +18,36 @@ from lightning.fabric import Fabric
 
 from codec_lib.training.stages import FINAL
 
-ASIDE = "replaced"  # folder of the earlier run
+ASIDE, MOVING = "replaced", "replaced.partial"  # folder of the earlier run, whole and in parts
 RUN_FILES = ("checkpoints", "tensorboard", "metrics.csv", "config.yml", "best.safetensors", FINAL)
+
+
+def check_init(init_from: str | None, run_dir: Path) -> None:
+    """Raise ValueError if a run would start from weights that it replaces."""
+    if init_from is not None:
+        given = Path(init_from).resolve()
+        if run_dir.resolve() in (given, *given.parents):
+            raise ValueError(
+                f"init_from: got {init_from}, which the run in {run_dir} would replace, "
+                "expected other weights. Hint: another --out"
+            )
 
 
 def set_aside(run_dir: Path, names: Sequence[str]) -> None:
     """Move the files and folders of an earlier run, those that are there, to ``ASIDE``."""
-    aside = run_dir / ASIDE
-    for name in names:
-        if (run_dir / name).exists():
-            aside.mkdir(exist_ok=True)
-            (run_dir / name).rename(aside / name)
+    there, moving = [name for name in names if (run_dir / name).exists()], run_dir / MOVING
+    if not there:
+        return
+    moving.mkdir()
+    for name in there:
+        (run_dir / name).rename(moving / name)
+    moving.rename(run_dir / ASIDE)
 
 
 def settle(run_dir: Path) -> None:
     """Delete what was set aside if the run in its place has a checkpoint, else bring it back."""
-    aside = run_dir / ASIDE
+    aside, moving = run_dir / ASIDE, run_dir / MOVING
+    _move_back(moving)
     if not aside.exists():
         return
     there = [path for path in run_dir.iterdir() if path != aside]
@@ -41,9 +56,18 @@ def settle(run_dir: Path) -> None:
         for path in there:
             if path.name in own:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for path in aside.iterdir():
-            path.rename(run_dir / path.name)
-    shutil.rmtree(aside)
+        aside.rename(moving)
+        _move_back(moving)
+    else:
+        shutil.rmtree(aside)
+
+
+def _move_back(moving: Path) -> None:
+    """Move what was being moved to where it was."""
+    if moving.exists():
+        for path in moving.iterdir():
+            path.rename(moving.parent / path.name)
+        moving.rmdir()
 
 
 @contextmanager

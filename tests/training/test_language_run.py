@@ -20,8 +20,9 @@ from codec_lib.lm.files import load_language_model
 from codec_lib.lm.loading import load_speaking_model
 from codec_lib.lm.run import train_language_model
 from codec_lib.lm.sampling import Sampling
-from codec_lib.lm.tokenizer_run import TokenizerConfig, train_tokenizer
+from codec_lib.lm.tokenizer_run import TokenizerConfig, TokenizerRun, train_tokenizer
 from codec_lib.training.checkpoints import latest_checkpoint, read_tensor_file
+from codec_lib.training.launch import make_fabric
 from codec_lib.training.logs import read_csv
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +102,9 @@ def test_a_mistake_costs_no_earlier_run(config):
     ):
         with pytest.raises(ValueError, match=message):
             train_language_model(replace(config, **changes), fresh=True)
+    with pytest.raises(ValueError, match=r"which the run in .* would replace"):
+        own = str(run / "best.safetensors")
+        train_language_model(replace(config, init_from=own), fresh=True)
     assert sorted(path.name for path in run.rglob("*")) == before
 
 
@@ -165,3 +169,17 @@ def test_a_tokenizer_and_its_language_model_learn_and_go_on(tiny_corpus, tmp_pat
         )  # one step, then a checkpoint
         assert latest_checkpoint(parts.out_dir).name == "step_00000001"
         _same_end(whole, train_continuous_model(parts))
+
+
+def test_codebooks_of_a_tokenizer_that_learn_by_gradient_do(tiny_corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("CODEC_LIB_CACHE", str(tmp_path / "cache"))
+    changes = {"corpus": str(tiny_corpus), "accelerator": "cpu", "batch_size": 2, "steps": 3}
+    changes |= {"overrides.discrete": True, "overrides.quantizer": {"update": "gradient"}}
+    changes["overrides.codebook_size"] = 4  # fewer than frames, so that something is lost
+    config = module_config(TokenizerConfig, "smoke", {**changes, "out_dir": str(tmp_path / "t")})
+    rows = read_csv(train_tokenizer(config) / "metrics.csv")
+    assert all(float(row["train/codebook"]) > 0 < float(row["train/commitment"]) for row in rows)
+    run = TokenizerRun(config, make_fabric(config))
+    run.open_data()
+    run.losses(run.next_batch())["loss"].backward()
+    assert all(layer.codebook.grad.norm() > 0 for layer in run.module.quantizer.layers)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from codec_lib.training.checkpoints import latest_checkpoint, read_tensor_file
 from codec_lib.training.config import TrainConfig, write_config
 from codec_lib.training.logs import read_csv
 from codec_lib.training.loop import is_finished, train
-from codec_lib.training.replacing import ASIDE, RUN_FILES, set_aside
+from codec_lib.training.replacing import ASIDE, MOVING, RUN_FILES, set_aside, settle
+from codec_lib.training.stages import FINAL
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,6 +167,68 @@ def test_a_mistake_that_the_first_batch_shows_costs_no_earlier_run(tiny_config):
     folder.with_name("aside").rename(folder / ASIDE)
     train(changed)
     assert not (folder / ASIDE).exists() and len(read_csv(folder / "metrics.csv")) == 2
+
+
+@pytest.mark.parametrize("moved", range(1, 5))
+def test_a_kill_in_the_midst_of_moving_costs_nothing(tmp_path, monkeypatch, moved):
+    """Set aside, or brought back: after the next start every file is where it was."""
+    files = dict.fromkeys(("metrics.csv", "config.yml", "best.safetensors", FINAL), b"old")
+    original = Path.rename
+
+    def killed(after: int):
+        left = [after]
+
+        def rename(self, target):
+            if self.parent.name == MOVING or Path(target).parent.name == MOVING:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+            return original(self, target)
+
+        return rename
+
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(Path, "rename", killed(moved))
+        set_aside(tmp_path, RUN_FILES)
+    settle(tmp_path)
+    set_aside(tmp_path, RUN_FILES)
+    (tmp_path / "metrics.csv").write_bytes(b"new")
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(Path, "rename", killed(moved))
+        settle(tmp_path)
+    settle(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+def test_fewer_steps_than_were_taken_are_refused(tiny_config):
+    config = tiny_config(steps=2)
+    train(config)
+    with pytest.raises(ValueError, match=r"steps: got 1, but .* has taken 2; expected as many"):
+        train(replace(config, steps=1))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups")
+def test_a_stop_of_the_whole_group_leaves_the_workers_to_the_run(tiny_config, capsys):
+    """What a scheduler does: every process is told, the workers of the loader, too."""
+    config = tiny_config(steps=10_000, num_workers=2)
+    write_config(config, Path(config.out_dir).with_suffix(".yml"))
+    code = (
+        "import sys; from codec_lib.training.config import load_config;"
+        "from codec_lib.training.loop import train; train(load_config(None, sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(Path(config.out_dir).with_suffix(".yml"))]
+    run = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    said = ""
+    while "step 1/" not in said:
+        line = run.stdout.readline()
+        assert line, said
+        said += line
+    os.killpg(run.pid, signal.SIGTERM)
+    said += run.communicate(timeout=120)[0]
+    assert run.returncode == 0 and "SIGTERM; run again to go on" in said
+    assert latest_checkpoint(config.out_dir) is not None
 
 
 def test_a_run_goes_on_with_its_own_data_alone(tiny_config, tiny_corpus, tmp_path):

@@ -1,5 +1,7 @@
 """The leaderboard: Opus as it is, rows of codecs, the command."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -7,8 +9,10 @@ from typer.testing import CliRunner
 import codec_lib
 from codec_lib import data, hub
 from codec_lib.cli import app
+from codec_lib.data import make_synthetic
 from codec_lib.evaluation import read_results, stoi
-from codec_lib.evaluation.board import board_rows, codec_rows, through_opus
+from codec_lib.evaluation.bands import retention_rows
+from codec_lib.evaluation.board import _usage, board_rows, codec_rows, through_opus
 from codec_lib.evaluation.judges import clips_of, make_judges
 from codec_lib.opus import opus_round_trip
 
@@ -61,6 +65,18 @@ def test_rows_say_what_each_codec_costs_and_gives(clips):
         assert row["parameters"] == sum(p.numel() for p in codec.parameters())
         assert 0 < row["perplexity"] <= row["usage"] <= 1 and 0 <= row["phonemes"] <= 1
         assert row["encode_times"] > 1 and row["decode_times"] > 1
+
+
+def test_a_damaged_recording_costs_no_board(tmp_path):
+    make_synthetic(tmp_path, num_utterances=6)
+    speech = data.corpus(str(tmp_path))
+    Path(speech[0].audio_path).write_bytes(b"RIFFnothing")
+    codec, counted = codec_lib.build("ds_codec_vq", "smoke").eval(), []
+    assert 0 < _usage(codec, speech)["usage"] <= 1
+    assert len(speech.bad_files) == 1 and speech.load_or_none(0) is None
+    for row in retention_rows(speech, {"itself": lambda wav: counted.append(0) or wav}):
+        assert row["utterances"] == 5 and row["coherence"] > 0.99
+    assert len(counted) == 5
 
 
 def test_the_command_writes_a_board(tmp_path):

@@ -96,7 +96,7 @@ CURVE = [{"per": 0.1, "speaker_similarity": 0.5}, {"per": 0.4, "speaker_similari
     ("name", "gain"),
     [
         ("10", 0.5), ("11", 0.2), ("12a", 20), ("12b", 30), ("13a", 0.3), ("13b", -0.1),
-        ("14a", 10), ("14b", 20), ("19a", 6), ("19b", 9), ("20a", 1), ("20b", 2),
+        ("13c", 0.2), ("14a", 10), ("14b", 20), ("19a", 6), ("19b", 9), ("20a", 1), ("20b", 2),
         ("21a", 30), ("21b", 30), ("22a", 10), ("22b", 10), ("22c", 10), ("23a", 10),
         # 1 known of 1, 0.6 with units, a third by chance; 0.9 of the phonemes, then 0.8
         ("23b", 100 * (0.4 / (2 / 3) - 0.1 / 0.9)),
@@ -106,14 +106,16 @@ CURVE = [{"per": 0.1, "speaker_similarity": 0.5}, {"per": 0.4, "speaker_similari
 )  # fmt: skip
 def test_a_gain_speaks_for_its_claim(tmp_path, name, gain):
     """Every measure, from figures that are known: which is subtracted from which."""
-    shop, misread = Workshop(tmp_path, ClaimSettings(tones="tones"), log=print), {}
+    settings = ClaimSettings(tones="tones")
+    shop, misread = Workshop(tmp_path, settings, -1, log=print), {}  # no time to measure
     for variant, value in (("distilled", 2.0), ("undistilled", 1.5), ("pseudo-labels", 1.8)):
         shop._found["information", variant, 0] = value
     for variant, value in (("both teachers", 30.0), ("speech alone", 36.0), ("text alone", 39.0),
                            ("last layers", 31.0), ("ninth layers", 32.0)):  # fmt: skip
         misread["misread", variant, 0, 1] = value
     shop._found |= misread | {
-        ("curve", 0): CURVE, ("clusters", 0): (0.2, 0.5), ("spoken", 0): SPOKEN,
+        ("curve", 0): CURVE, ("clusters", "distilled", 0): (0.2, 0.5),
+        ("clusters", "undistilled", 0): (0.1, 0.2), ("spoken", 0): SPOKEN,
         ("units", 0): UNIT_ROWS, ("forms", "phonemes", 0): FORMS,
         ("forms", "speaker", 0): SPEAKERS, ("tone", 0): {"gain": 40.0},
         ("bands", 0): {"gain": 5.0},
@@ -125,6 +127,11 @@ def test_a_gain_speaks_for_its_claim(tmp_path, name, gain):
     shop.heard = lambda rate: SimpleNamespace(speakers=["a", "b", "c"])
     (claim,) = (one for one in CLAIMS if one.name == name)
     assert claim.measure(shop, 0)["gain"] == pytest.approx(gain)
+
+
+def test_a_gain_that_is_no_number_is_no_verdict():
+    values = {("6", seed): {"gain": gain} for seed, gain in enumerate((1.0, math.nan))}
+    assert claim_rows(values)[0]["verdict"] == "not measurable"
 
 
 def test_a_verdict_needs_seeds_that_agree():

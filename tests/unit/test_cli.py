@@ -17,6 +17,7 @@ from codec_lib import audio, bitstream, hub, paths
 from codec_lib.cli import app
 from codec_lib.data import make_synthetic
 from codec_lib.teachers import HubertConfig, SmallHubert, Spin, SpinSizes, save_hubert, save_spin
+from codec_lib.training.config import read_mapping
 
 
 @pytest.fixture
@@ -113,6 +114,9 @@ def test_decode_finds_a_shipped_codec_by_its_fingerprint(codec_file, sound, tmp_
     assert audio.read(tmp_path / "b.wav").shape == (1, 16000)
 
 
+SHORT = ["--corpus", "synthetic/small", "--judges", "phonemes", "--max-seconds", "1"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -135,6 +139,28 @@ def test_decode_finds_a_shipped_codec_by_its_fingerprint(codec_file, sound, tmp_
         (["claims", "--only", "1,two"], "--only: got '1,two', expected whole numbers"),
         (["discrete", "log_mel", "--seeds", "a"], "--seeds: got 'a', expected whole numbers"),
         (["export", "nowhere", "name"], "nowhere"),
+        (["evaluate", "sacodec-small", "untrained:sacodec-small"], "'sacodec-small' twice; hint"),
+        (["evaluate", "sacodec-small", "--read", "phonem"], "phonem"),
+        (["units", "hubert-small", "hubert-small"], "'hubert-small' twice; hint"),
+        (["disentangle", "sacodec-small", "--split", "tset"], "split: got 'tset', expected one of"),
+        (["claims", "--table", "--only", "9"], "it shows all that is known"),
+        (["speak", "Yes.", "a.wav", "--model", "continuous_lm-small", "--top-k", "5"], "top_k=5"),
+        (["teacher", "train", "a", "--iterations", "3"], "expected 1 or 2 iterations"),
+        (["teacher", "train", "a", "--steps", "1,2,3"], "--steps 1,2,3"),
+        (["teacher", "train", "a", "--corpus", "librispeech/test-other"], "test-other"),
+        (
+            [
+                "leaderboard",
+                "sacodec-small",
+                "--corpus",
+                "synthetic/small",
+                "--judges",
+                "phonemes",
+                "--max-seconds",
+                "1",
+            ],
+            "clips without text, expected it",
+        ),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch):
@@ -233,6 +259,13 @@ def test_train_evaluate_export(tmp_path, monkeypatch):
     arguments += ["--config", tmp_path / "run.yml", "--steps", 1, "--out", run]
     _run(*arguments, "--set", "overrides.num_quantizers=2", "--set", "batch_size=2")
     assert "step_00000001" in _run("info", run).output
+    # What a run has written is the whole of it: no preset adds to it.
+    written = read_mapping(run / "config.yml")
+    written["overrides"] = {"num_quantizers": 2}
+    (tmp_path / "whole.yml").write_text(json.dumps(written))
+    again = ["train", "speechtokenizer", "--config", tmp_path / "whole.yml"]
+    _run(*again, "--out", tmp_path / "again")
+    assert read_mapping(tmp_path / "again/config.yml")["overrides"] == {"num_quantizers": 2}
     scores = tmp_path / "scores.json"
     table = _run(
         *("evaluate", run / "best.safetensors", "--corpus", tmp_path / "corpus", "--split", "dev"),

@@ -283,7 +283,7 @@ def test_inputs_that_cannot_be_used_are_counted_or_refused(parts, tmp_path):
         ctc_probe(level_codes, train, test)
     with pytest.raises(ValueError, match="1 columns, expected int64 codes of 2 codebooks"):
         ctc_probe(level_codes, train, test, num_codes=[7, 7])
-    with pytest.raises(ValueError, match=r"speakers \['one'\] twice"):
+    with pytest.raises(ValueError, match=r"speakers: got \['one'\] in"):
         ctc_probe(level_codes, train, [train], num_codes=[7])
 
 

@@ -151,7 +151,7 @@ def test_frame_rate_of_the_features_is_respected(parts):
 
 
 def test_common_speakers_are_refused(parts):
-    with pytest.raises(ValueError, match=r"speakers \['one'\] in both"):
+    with pytest.raises(ValueError, match=r"speakers: got \['one'\] in"):
         phoneme_probe(spectrum, parts[0], parts[0])
 
 

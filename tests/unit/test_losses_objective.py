@@ -13,6 +13,7 @@ from codec_lib.losses import (
     recipe,
     waveform_loss,
 )
+from codec_lib.losses.objective import check_forms
 from codec_lib.shapes import CodecOutput, Codes
 
 TERMS = {
@@ -210,3 +211,10 @@ def test_bigcodec_sums_its_critics_and_compares_hidden_layers_once(out, wav, nam
     assert result.weighted["recon_loss/mel"].item() == pytest.approx(
         15 * result.terms["recon_loss/mel"].item()
     )
+
+
+@pytest.mark.parametrize("name", ["adversarial_form", "feature_form", "layer_reduction"])
+def test_forms_are_checked_before_critics_begin(name):
+    check_forms(recipe("paper"))
+    with pytest.raises(ValueError, match=f"{name}: got 'hingee', expected one of"):
+        check_forms(recipe("paper", **{name: "hingee"}))

@@ -122,10 +122,15 @@ def high_bands_kept(shop: Workshop, seed: int) -> Figures:
     return shop.once(("bands", seed), measured)
 
 
+def _learnt(shop: Workshop) -> Corpus:
+    """Return what codecs learn from."""
+    speech = find_corpus(shop.settings.corpus)
+    return speech.split("train") if "train" in speech.splits else speech
+
+
 def _spin(shop: Workshop, auxiliary: int, seed: int) -> Spin:
     """Train Spin, or DC-Spin with an auxiliary codebook, on what codecs learn from."""
-    speech = find_corpus(shop.settings.corpus)
-    speech = speech.split("train") if "train" in speech.splits else speech
+    speech = _learnt(shop)
     views, _ = perturbed_copies(speech, 1, seed)
     spin = Spin(load_teacher("hubert-small"), SpinSizes(NUM_UNITS, auxiliary, 128), seed=seed)
     shop.log(f"training {'DC-' if auxiliary else ''}Spin, seed {seed}")
@@ -136,9 +141,9 @@ def _spin(shop: Workshop, auxiliary: int, seed: int) -> Spin:
 
 
 def _unit_rows(shop: Workshop, seed: int) -> dict[str, dict[str, Any]]:
-    """Measure units by k-means, Spin and DC-Spin of the same teacher; who speaks, on recordings."""
+    """Measure units by k-means, Spin and DC-Spin of one teacher and speech; readers, recorded."""
     spins = [_spin(shop, auxiliary, seed) for auxiliary in (0, AUXILIARY)]
-    teacher, speech = load_teacher("hubert-small"), shop.aligned()[0]
+    teacher, speech = load_teacher("hubert-small"), _learnt(shop)
 
     def features(wav: Tensor) -> Tensor:
         return teacher.features(wav, teacher.num_layers)

@@ -45,16 +45,25 @@ def seeds_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)) - reach, float(np.mean(values)) + reach
 
 
-def verdict(low: float, high: float) -> str:
+def verdict(low: float, high: float, seeds: int = 3) -> str:
     r"""Return what an interval of the gain says of the claim.
+
+    Parameters
+    ----------
+    low, high
+        Ends of the interval; NaN where there is none.
+    seeds
+        How many it is of.
 
     Examples
     --------
-    >>> verdict(0.5, 2.0), verdict(-2.0, -0.5), verdict(-1.0, 2.0), verdict(math.nan, math.nan)
-    ('reproduced', 'not reproduced', 'inconclusive', 'one seed')
+    >>> verdict(0.5, 2.0), verdict(-2.0, -0.5), verdict(-1.0, 2.0)
+    ('reproduced', 'not reproduced', 'inconclusive')
+    >>> verdict(math.nan, math.nan, seeds=1), verdict(math.nan, math.nan, seeds=2)
+    ('one seed', 'not measurable')
     """
     if math.isnan(low):
-        return "one seed"
+        return "one seed" if seeds == 1 else "not measurable"
     return "reproduced" if low > 0 else "not reproduced" if high < 0 else "inconclusive"
 
 
@@ -166,7 +175,7 @@ def claim_rows(values: Values) -> list[dict[str, Any]]:
         row |= {"source": claim.source}
         row |= {"statement": claim.statement, "metric": claim.metric, "paper": claim.paper}
         row |= {"seeds": len(own), "gain": float(np.mean(gains))}
-        row |= {"gain_low": low, "gain_high": high, "verdict": verdict(low, high)}
+        row |= {"gain_low": low, "gain_high": high, "verdict": verdict(low, high, len(own))}
         spread = "" if math.isnan(low) else f" ({low:+.2f} to {high:+.2f})"
         row |= {"measured": f"{row['gain']:+.2f}{spread}"}
         rows.append(row | {"by_seed": {str(seed): figures for seed, figures in own.items()}})

@@ -73,24 +73,30 @@ def conversion(measure_name: str, shop: Workshop, seed: int) -> Figures:
     return against(100 * all_[measure_name], 100 * few[measure_name])
 
 
-def _silhouettes(shop: Workshop, seed: int) -> tuple[float, float]:
+def _silhouettes(shop: Workshop, seed: int, variant: str = "distilled") -> tuple[float, float]:
     """Return the silhouettes of recorded speakers in RVQ-1 and in RVQ-2:8."""
 
     def measured() -> tuple[float, float]:
-        codec = shop.codec("distilled", seed)
+        codec = shop.codec(variant, seed)
         groups = {"first": [0], "rest": list(range(1, codec.num_quantizers))}
         speech = shop.heard(codec.sample_rate)
         rows = separation(layer_vectors(codec, speech, groups, 20, seed), seed)
         first, rest = (row["speaker_silhouette"] for row in rows)
         return first, rest
 
-    return shop.once(("clusters", seed), measured)
+    return shop.once(("clusters", variant, seed), measured)
 
 
 def clusters(shop: Workshop, seed: int) -> Figures:
     """Claim 13, first half: RVQ-2:8 clusters by speaker more than RVQ-1."""
     first, rest = _silhouettes(shop, seed)
     return against(rest, first)
+
+
+def clusters_more(shop: Workshop, seed: int) -> Figures:
+    """Claim 13, a control: seven codebooks show more of a voice than one without a teacher, too."""
+    pairs = [_silhouettes(shop, seed, variant) for variant in ("distilled", "undistilled")]
+    return against(*(rest - first for first, rest in pairs))
 
 
 def does_not_cluster(shop: Workshop, seed: int) -> Figures:

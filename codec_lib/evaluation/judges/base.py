@@ -159,6 +159,11 @@ class Judge(ABC):
         ValueError
             If there is no clip, or one lacks what the judge needs.
         """
+        self.check(clips)
+        return self.judge(clips)
+
+    def check(self, clips: Sequence[JudgedClip]) -> None:
+        r"""Raise ValueError if there is no clip, or one lacks what the judge needs."""
         if not clips:
             raise ValueError(f"{self.name}: got no clip, expected at least one")
         for need in self.needs:
@@ -167,7 +172,6 @@ class Judge(ABC):
                 raise ValueError(
                     f"{self.name}: got {lacking} of {len(clips)} clips without {need}, expected it"
                 )
-        return self.judge(clips)
 
 
 def from_folder(judge: str, network: str, folder: str | Path, expected: str) -> Any:
