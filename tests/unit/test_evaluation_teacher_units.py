@@ -88,7 +88,7 @@ def test_units_as_they_are_come_last_and_need_no_network(parts):
 
 
 def test_what_cannot_be_compared_is_refused(teacher, parts):
-    with pytest.raises(ValueError, match="in both parts"):
+    with pytest.raises(ValueError, match="expected others to test on"):
         layer_units(teacher, parts[0], parts[0])
     with pytest.raises(ValueError, match="layer: got 3, expected 'avg' or 0 to 2"):
         layer_units(teacher, *parts, UnitSettings(layers=[3]))
