@@ -112,20 +112,17 @@ def bands_command(
     """Measure how much of each frequency band survives coding."""
     from codec_lib import hub
     from codec_lib.evaluation.bands import retention_rows
+    from codec_lib.evaluation.comparison import labelled
     from codec_lib.evaluation.results import write_results
     from codec_lib.lm.loading import round_trip
 
     ways, rate, prints = {}, set(), {}
-    for given in names:
-        label, _, name = given.rpartition("=")
-        label = label or Path(name).stem
+    for label, name in labelled(names).items():
         ways[label], own = round_trip(name)
         rate.add(own)
         prints[label] = hub.sha256(hub.resolve(name))[:16]
-    if len(rate) != 1 or len(ways) != len(names):
-        raise ValueError(
-            f"names: got {names} at {sorted(rate)} Hz, expected different labels and one rate"
-        )
+    if len(rate) != 1:
+        raise ValueError(f"names: got {names} at {sorted(rate)} Hz, expected one rate")
     speech = part_of(corpus, split, False, rate.pop())
     rows = retention_rows(speech, ways, max_utterances)
     typer.echo(columns_text(rows, ("way", "low", "high"), ("transfer", "coherence", "envelope")))
@@ -167,10 +164,8 @@ def judge_lm_command(
     warmth = option_numbers(temperature, "--temperature", float)
     found = _speakers(models, warmth, top_k, top_p, seed)
     rates = {one.sample_rate for one in found.values()}
-    if len(rates) != 1 or len(found) != len(models):
-        raise ValueError(
-            f"models: got {models} at {sorted(rates)} Hz, expected different labels and one rate"
-        )
+    if len(rates) != 1:
+        raise ValueError(f"models: got {models} at {sorted(rates)} Hz, expected one rate")
     if against not in ("", *found):
         raise ValueError(f"--against: got {against!r}, expected one of {list(found)}")
     speech = part_of(corpus, split, False, rates.pop())
@@ -200,14 +195,14 @@ def _speakers(
     models: Sequence[str], temperatures: Sequence[float], top_k: int, top_p: float, seed: int
 ) -> dict[str, Any]:
     """Load models by label, with one temperature for all of them or one for each."""
+    from codec_lib.evaluation.comparison import labelled
     from codec_lib.lm.loading import load_speaking_model
     from codec_lib.lm.sampling import Sampling
 
     if len(temperatures) not in (1, len(models)):
         raise ValueError(f"--temperature: got {len(temperatures)}, expected 1 or {len(models)}")
     heats, found = list(temperatures) * (len(models) // len(temperatures)), {}
-    for given, heat in zip(models, heats, strict=True):
-        label, _, name = given.rpartition("=")
+    for (label, name), heat in zip(labelled(models).items(), heats, strict=True):
         sampling = Sampling(heat, top_k, top_p)
-        found[label or Path(name).stem] = load_speaking_model(name, None, sampling, seed)
+        found[label] = load_speaking_model(name, None, sampling, seed)
     return found

@@ -86,11 +86,9 @@ def convert_command(
             several = conversion_pairs(speech, pairs, seed)
             counts = codebook_counts(n_q, codec.num_quantizers) if n_q else None
             found = conversion_curve(codec, speech, several, made, counts)
-            rows += [
-                {"codec": label, "corpus": name, "pairs": len(several), **row} for row in found
-            ]
+            rows += [{"codec": label, "corpus": name, **row} for row in found]
             _save(out, rows, conditions)
-            typer.echo(f"{label}, {name}: {len(several)} pairs converted")
+            typer.echo(f"{label}, {name}: {found[0]['pairs']} pairs converted")
             if "words" in made and "wer" not in found[0]:
                 typer.echo(f"{name}: not every source has a text, so words are not judged")
     shown = ("speaker_similarity", "source_similarity", "wer", "cer")

@@ -316,11 +316,11 @@ def conversion_curve(
     Returns
     -------
     list[dict[str, Any]]
-        Rows with ``kind``: ``"source"`` and ``"reference"`` (recordings as they are, judged for the
-        same text and voice: how much is to be gained, and the best there can be), then
-        ``"converted"`` with ``n_q`` and ``reference_layers``; each with the fields of
-        ``Score.summary`` of every measure, and ``source_similarity``, likeness to the source's
-        voice, where there is a ``speaker`` judge.
+        Rows with ``pairs``, less those of which a recording is bad, and ``kind``: ``"source"`` and
+        ``"reference"`` (recordings as they are, judged for the same text and voice: how much is to
+        be gained, and the best there can be), then ``"converted"`` with ``n_q`` and
+        ``reference_layers``; each with the fields of ``Score.summary`` of every measure, and
+        ``source_similarity``, likeness to the source's voice, where there is a ``speaker`` judge.
     """
     counts = range(1, codec.num_quantizers + 1) if n_q is None else n_q
     read = {index: corpus.load_or_none(index) for pair in pairs for index in pair}
@@ -349,5 +349,5 @@ def conversion_curve(
             likeness = [JudgedClip(wav, rate, voice=voice) for wav, voice in beside]
             found = judges["speaker"](likeness)["speaker_similarity"]
             row |= found.summary("source_similarity")
-        rows.append(row)
+        rows.append({"pairs": len(pairs), **row})
     return rows

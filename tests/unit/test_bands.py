@@ -98,7 +98,7 @@ def test_the_command_compares_a_codec_and_a_tokenizer(tiny_corpus, codec_file, t
     assert len(rows) == 2 * (len(EDGES) - 1) and {row["way"] for row in rows} == {"codes", "tokens"}
     assert rows[0]["utterances"] == 1 and set(conditions["fingerprints"]) == {"codes", "tokens"}
     done = CliRunner().invoke(app, ["bands", str(tokenizer), str(tokenizer)])
-    assert done.exit_code == 2 and "different labels" in done.output
+    assert done.exit_code == 2 and "twice; hint: LABEL=" in done.output
 
 
 def test_rows_are_means_over_utterances(tiny_corpus, monkeypatch):

@@ -114,6 +114,6 @@ def test_the_command_judges_both_kinds_of_models(speech, tmp_path):
     assert rows[0]["speaker_similarity"] > rows[1]["speaker_similarity"]
     assert set(conditions["fingerprints"]) == {"codes", "tokens"} and conditions["tasks"] == 2
     done = CliRunner().invoke(app, ["judge-lm", models[0], models[0], *options])
-    assert done.exit_code == 2 and "different labels" in done.output
+    assert done.exit_code == 2 and "twice; hint: LABEL=" in done.output
     done = CliRunner().invoke(app, ["judge-lm", *models, *options, "--against", "nobody"])
     assert done.exit_code == 2 and "--against" in done.output
