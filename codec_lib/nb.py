@@ -234,8 +234,9 @@ def results(rows: Sequence[Mapping[str, Any]], ctx: Context | None = None) -> No
     ----------
     rows
         Each with ``claim``, ``measured`` (a text with its range), ``paper`` (its figure, or "–")
-        and ``verdict``: reproduced, not reproduced, inconclusive, or not tested here.
-        Where the paper has no figure, the first two are shown as holds and does not hold.
+        and ``verdict``: reproduced, not reproduced, inconclusive, or not tested here; a condition
+        stands for the first two. Where the paper has no figure, they are shown as holds and does
+        not hold.
     ctx
         Context; None takes that of the last :func:`setup`.
 
@@ -245,8 +246,9 @@ def results(rows: Sequence[Mapping[str, Any]], ctx: Context | None = None) -> No
         If a row lacks a column or has another verdict.
     """
     ctx = _context(ctx)
+    rows = [{**row, "verdict": _verdict(row.get("verdict"))} for row in rows]
     for row in rows:
-        missing = {"claim", "measured", "paper", "verdict"} - set(row)
+        missing = {"claim", "measured", "paper"} - set(row)
         if missing or row["verdict"] not in VERDICTS:
             raise ValueError(
                 f"rows: got {dict(row)}, expected claim, measured, paper and a verdict of "
@@ -255,12 +257,18 @@ def results(rows: Sequence[Mapping[str, Any]], ctx: Context | None = None) -> No
     rows = [
         {**row, "verdict": WITHOUT_PAPER.get(row["verdict"], row["verdict"])}
         if row["paper"] == "–"
-        else dict(row)
+        else row
         for row in rows
     ]
     table(rows, caption=f"Results at profile {ctx.profile}, seed {ctx.seed}")
     record = {"environment": environment(ctx), "results": rows}
     ctx.save_json(f"{ctx.number}_results.json", record)
+
+
+def _verdict(value: Any) -> Any:
+    """Return the verdict that a condition stands for; texts as they are."""
+    is_condition = isinstance(value, (bool, np.bool_)) or torch.is_tensor(value)
+    return VERDICTS[not value] if is_condition else value
 
 
 def verdict_row(

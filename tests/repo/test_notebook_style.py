@@ -10,7 +10,7 @@ import pytest
 import yaml
 from nbconvert.filters.markdown_mistune import MarkdownWithMath
 
-from codec_lib import pages
+from codec_lib import nb, pages
 
 MANIFEST_KEYS = {
     "file": str,
@@ -265,6 +265,20 @@ def test_claims_are_checked(notebooks, report):
             problems.append(f"{notebook.name}: {checks} cells check something, expected at least 4")
         if looks < 2:
             problems.append(f"{notebook.name}: {looks} boxes What to look at, expected at least 2")
+    report(problems)
+
+
+def test_verdicts_follow_from_what_was_measured(notebooks, report):
+    """No row of results holds one as a text, but that something is not tested here."""
+    problems = []
+    for notebook in notebooks:
+        for cell in notebook.code:
+            rows = [n for n in ast.walk(_tree(cell)) if isinstance(n, (ast.Tuple, ast.Dict))]
+            for row in rows:
+                values = row.elts if isinstance(row, ast.Tuple) else row.values
+                fixed = {n.value for n in values if isinstance(n, ast.Constant)}
+                if len(values) > 3 and fixed & set(nb.VERDICTS[:3]):
+                    problems.append(f"{notebook.name}: {ast.unparse(row)[:60]} is a fixed verdict")
     report(problems)
 
 

@@ -147,6 +147,14 @@ def test_results_are_kept_and_finish_insists_on_them(ctx, capsys):
         nb.results([row | {"verdict": "great"}])
 
 
+@pytest.mark.parametrize("holds", [True, np.True_, torch.tensor(True)])
+def test_a_condition_is_a_verdict(ctx, holds):
+    row = {"claim": "c", "measured": "1", "paper": "1", "verdict": holds}
+    html(lambda: nb.results([row, row | {"verdict": ~torch.tensor(bool(holds))}]))
+    record = json.loads((ctx.artefacts / "01_results.json").read_text())
+    assert [one["verdict"] for one in record["results"]] == ["reproduced", "not reproduced"]
+
+
 def test_an_artefact_is_found_or_made_once(ctx, capsys):
     made = []
 
