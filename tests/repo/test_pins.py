@@ -14,8 +14,6 @@ from packaging.requirements import Requirement
 
 # Pinned, yet imported nowhere: commands, plug-ins, and what another pin imports for us.
 TOOLS = {
-    "pesq": "torchmetrics computes PESQ with it",
-    "pystoi": "torchmetrics computes STOI with it",
     "tensorboard": "torch.utils.tensorboard writes with it",
     "jupyterlab": "make lab",
     "ipykernel": "runs the notebooks",
