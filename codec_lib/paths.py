@@ -1,7 +1,8 @@
 r"""Where things lie on disk: shipped data, caches, corpora and checkpoints.
 
-Two environment variables move them: ``CODEC_LIB_DATA`` names a folder of real corpora (read only),
-``CODEC_LIB_CACHE`` names where computed features and anything else that can be made again are kept.
+Two environment variables move them: ``CODEC_LIB_DATA`` names a folder of real corpora, which only
+``codec-lib corpus excerpt`` writes to, ``CODEC_LIB_CACHE`` names where computed features and
+anything else that can be made again are kept.
 
 No paper. Used by every notebook. Leaves out: making the folders; whoever writes makes its own.
 Read next: ``audio.py``.
@@ -74,6 +75,22 @@ def real_data_root() -> Path | None:
             "Hint: unset it to use the synthetic corpus alone."
         )
     return folder
+
+
+def replace_text(path: Path, text: str) -> None:
+    r"""Write a text file whole or not at all: under another name, then renamed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "a.json"
+    >>> replace_text(target, "{}")
+    >>> target.read_text()
+    '{}'
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def revision() -> str:

@@ -25,6 +25,7 @@ Read next: ``segments.py``.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -207,8 +208,22 @@ def join(corpora: Sequence[Corpus]) -> Corpus:
     return Corpus("+".join(one.name for one in corpora), utterances, rates.pop())
 
 
+def check_recordings(train: Corpus, tests: Sequence[Corpus]) -> None:
+    r"""Raise ValueError where a recording is in the training and in a test corpus."""
+    known = {os.path.realpath(one.audio_path) for one in train if one.audio_path}
+    for test in tests:
+        files = ((os.path.realpath(one.audio_path), one) for one in test if one.audio_path)
+        common = [one.utterance_id for file, one in files if file in known]
+        if common:
+            raise ValueError(
+                f"{test.name}: got {len(common)} recordings that are learnt from, too, e.g. "
+                f"{common[0]!r}, expected others to test on than to learn from. Hint: a corpus "
+                "without a train and a test part is taken whole for both"
+            )
+
+
 def check_speakers(train: Corpus, tests: Sequence[Corpus]) -> None:
-    r"""Raise ValueError where a speaker is in the training and in a test corpus.
+    r"""Raise ValueError where a speaker or a recording is in the training and in a test corpus.
 
     Names that ``join`` has put in front of speakers do not hide them.
     """
@@ -220,6 +235,7 @@ def check_speakers(train: Corpus, tests: Sequence[Corpus]) -> None:
                 f"speakers: got {common[:3]} in {train.name} and in {test.name}, expected others "
                 "to test on than to learn from"
             )
+    check_recordings(train, tests)
 
 
 def describe(corpus: Corpus) -> dict[str, Any]:
@@ -280,10 +296,15 @@ def _find(name: str, sample_rate: int, download: bool) -> Corpus:
     for folder in (Path(name), *(root / name for root in roots)):
         if (folder / "manifest.csv").is_file():
             return read_manifest(folder, sample_rate)
+    from .excerpts import EXCERPTS  # it looks corpora up, too
+
     known = ["synthetic", "synthetic/small", *sorted(SOURCES), *_manifest_folders(roots)]
+    hint = f"looked in {', '.join(map(str, roots))}; CODEC_LIB_DATA adds a folder of corpora"
+    if name in EXCERPTS:
+        hint = f"codec-lib corpus excerpt {name} --source FOLDER; data/README.md says of what"
     raise ValueError(
         f"corpus: got {name!r}, expected one of {', '.join(known)}, or a folder with manifest.csv. "
-        f"Hint: looked in {', '.join(map(str, roots))}; CODEC_LIB_DATA adds a folder of corpora."
+        f"Hint: {hint}."
     )
 
 

@@ -3,6 +3,7 @@ r"""Corpora: layouts and manifests are read, faults named, missing ones explaine
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -99,6 +100,8 @@ def test_joined_names_stay_unique(folder):
 
 
 def test_unknown_names_and_splits_are_answered_with_what_there_is(folder):
+    with pytest.raises(ValueError, match="Hint: codec-lib corpus excerpt fsdd --source FOLDER"):
+        corpus("fsdd")
     with pytest.raises(ValueError, match=r"'digit', expected one of .*digits.*CODEC_LIB_DATA"):
         corpus("digit")
     with pytest.raises(ValueError, match=r"got split 'dev'|got 'dev'.*\['test', 'train'\]"):
@@ -208,6 +211,25 @@ def test_frames_are_named_by_their_centre():
     assert said.frame_symbols(50, 5) == ["sil", "AA", "AA", "T", "sil"]
     with pytest.raises(ValueError, match="expected an aligned utterance"):
         Utterance("v", "v.wav").frame_symbols(50, 2)
+    with pytest.raises(ValueError, match="u: got phonemes at 0 Hz, expected the sample rate"):
+        replace(said, sample_rate=0).frame_symbols(50, 5)
+
+
+def test_phonemes_of_a_manifest_without_rates_have_that_of_their_file(tmp_path):
+    phones = (Phoneme("sil", 0, 4000), Phoneme("AA", 4000, 8000))  # half a second each
+    for name in "ab":
+        audio.write(tmp_path / f"{name}.wav", torch.zeros(1, 8000), 8000)
+    (tmp_path / "bad.wav").write_text("no audio")
+    said = [Utterance(name, str(tmp_path / f"{name}.wav"), phonemes=phones) for name in "ab"]
+    bad = Utterance("bad", str(tmp_path / "bad.wav"), phonemes=phones)
+    write_manifest(tmp_path, [said[0], replace(said[1], phonemes=()), bad])
+    lines = (tmp_path / "manifest.csv").read_text().splitlines()
+    bare = "\n".join(line.rsplit(",", 3)[0] for line in lines)  # without the optional columns
+    (tmp_path / "manifest.csv").write_text(bare)
+    found = read_manifest(tmp_path)
+    assert found[0].frame_symbols(4, 4) == ["sil", "sil", "AA", "AA"]
+    assert (found[0].sample_rate, found[0].num_samples) == (8000, 8000)
+    assert found[1].phonemes == () and found[2].sample_rate == 0  # reported when it is heard
 
 
 def test_a_folder_that_is_not_there_is_an_error(monkeypatch):
