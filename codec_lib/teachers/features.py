@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -129,7 +131,8 @@ class FeatureCache:
     memory_bytes
         Features kept in memory at most.
     disk_bytes
-        Size of this teacher's files at most; further ones are computed whenever they are needed.
+        Size of this teacher's files at most; None is as much as the disk has. ``fill`` refuses a
+        corpus that does not fit. Who calls without it gets the rest computed at every call.
 
     Raises
     ------
@@ -149,7 +152,7 @@ class FeatureCache:
         layer: int | str = "avg",
         root: str | Path | None = None,
         memory_bytes: int = 1 << 29,
-        disk_bytes: int = 50 << 30,
+        disk_bytes: int | None = None,
     ) -> None:
         if teacher.sample_rate != corpus.sample_rate:
             raise ValueError(
@@ -165,8 +168,9 @@ class FeatureCache:
         )
         self._memory: OrderedDict[int, Tensor] = OrderedDict()
         self._memory_bytes, self._memory_used = memory_bytes, 0
-        self._disk_bytes = disk_bytes
-        self._disk_used = sum(file.stat().st_size for file in self.folder.glob("*/*.npy"))
+        self._disk_bytes, self._disk_used, self._is_full = disk_bytes, 0, False
+        if disk_bytes is not None:
+            self._disk_used = sum(file.stat().st_size for file in self.folder.glob("*/*.npy"))
         self._files: dict[int, Path] = {}
 
     def __call__(self, index: int) -> Tensor:
@@ -199,21 +203,75 @@ class FeatureCache:
         return found
 
     def fill(self, progress: Callable[[int, int], None] | None = None) -> None:
-        r"""Compute what is missing, so that crops never wait for the teacher.
+        r"""Compute what is not on disk, so that crops never wait for the teacher.
+
+        Files that are there are not opened: a damaged one is found when it is read.
 
         Parameters
         ----------
         progress
             Called with (utterances done, utterances).
+
+        Raises
+        ------
+        ValueError
+            If what is missing takes more than the disk or the limit has; nothing is computed then.
         """
+        self.check_room()
         for index in range(len(self.corpus)):
-            if self.corpus.length(index):
-                try:
+            try:
+                if not self._is_done(index):
                     self(index)
-                except audio.AudioError:
-                    continue  # the corpus has reported it
+            except audio.AudioError:
+                continue  # the corpus has reported it
             if progress is not None:
                 progress(index + 1, len(self.corpus))
+
+    def check_filled(self) -> None:
+        r"""Raise ValueError unless another process has filled the cache, as far as is seen here."""
+        wanted = filter(self._is_wanted, range(len(self.corpus)))
+        first = [self._is_done(index) for index in islice(wanted, 20)]
+        if first and not any(first):
+            raise ValueError(
+                f"{self.folder}: got no features of {self.corpus.name}, expected those that "
+                "process 0 has made. Hint: CODEC_LIB_CACHE on a disk that all machines share"
+            )
+
+    def _is_wanted(self, index: int) -> bool:
+        """Return whether an utterance has features to be kept."""
+        return self.corpus.length(index) > 0
+
+    def _is_done(self, index: int) -> bool:
+        """Return whether nothing is to be computed of an utterance: kept, or not to be had."""
+        try:
+            return not self._is_wanted(index) or self._file(index).exists()
+        except audio.AudioError:
+            return True
+
+    def _size(self, index: int) -> int:
+        """Return the bytes that an utterance takes on disk, about."""
+        return -(-self.corpus.length(index) // self.teacher.hop_length) * self.dim * 2
+
+    def check_room(self) -> None:
+        r"""Raise ValueError if what is missing does not fit on the disk or within the limit."""
+        folder = next(one for one in (self.folder, *self.folder.parents) if one.exists())
+        room = shutil.disk_usage(folder).free
+        if self._disk_bytes is not None:
+            room = min(room, max(0, self._disk_bytes - self._disk_used))
+        wanted = list(filter(self._is_wanted, range(len(self.corpus))))
+        needed = sum(map(self._size, wanted))
+        if needed > room:  # only now see what is there: a file's name is a digest of its recording
+            wanted = [index for index in wanted if not self._is_done(index)]
+            needed = sum(map(self._size, wanted))
+        if needed > room:
+            hours = sum(map(self.corpus.length, wanted)) / self.corpus.sample_rate / 3600
+            raise ValueError(
+                f"features of {self.corpus.name}: got {needed / 1e9:.3g} GB to write (what a "
+                f"teacher of width {self.dim} says of {hours:.3g} h), expected at most "
+                f"{room / 1e9:.3g} GB, which is what {folder} has left or the limit "
+                "allows. Hint: CODEC_LIB_CACHE on a larger disk, a larger feature_disk_gb, or "
+                "less speech"
+            )
 
     def _file(self, index: int) -> Path:
         """Name the file of an utterance by the content of its audio."""
@@ -257,7 +315,10 @@ class FeatureCache:
     def _write(self, file: Path, features: Tensor) -> None:
         """Write features under another name, then rename."""
         size = features.numel() * 2
-        if self._disk_used + size > self._disk_bytes:
+        if self._disk_bytes is not None and self._disk_used + size > self._disk_bytes:
+            if not self._is_full:
+                _log.warning("%s: full; the rest is computed at every call", self.folder)
+            self._is_full = True
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{file.stem}.{os.getpid()}.partial")

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .ctc import CtcRecogniser
 
 _log = logging.getLogger(__name__)
+_SHARED = 10  # frames that share a row of the aligned form, about
 _RUN = 1024  # equal frames that one row of a file stands for at most: float16 counts them exactly
 FORMS = ("aligned", "padded")
 
@@ -261,9 +262,16 @@ class TextCache(FeatureCache):
         What to keep. Texts that do not fit are not kept, but tried and logged again by every run.
     root
         Folder of the cache; ``cache_root() / "text"`` by default.
+    disk_bytes
+        See ``FeatureCache``.
     """
 
-    def __init__(self, targets: TextTargets, root: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        targets: TextTargets,
+        root: str | Path | None = None,
+        disk_bytes: int | None = None,
+    ) -> None:
         self.targets, encoder = targets, targets.encoder
         heard = targets.recogniser.fingerprint if targets.recogniser is not None else ""
         made = [encoder.fingerprint, heard, targets.form, targets.hop_length, targets.window]
@@ -275,7 +283,7 @@ class TextCache(FeatureCache):
             fingerprint=hashlib.sha256(repr(made).encode()).hexdigest()[:16],
         )
         root = root or paths.cache_root() / "text"
-        super().__init__(described, targets.corpus, targets.layer, root)
+        super().__init__(described, targets.corpus, targets.layer, root, disk_bytes=disk_bytes)
 
     def __call__(self, index: int) -> Tensor:
         r"""Return the vectors of one utterance; see ``TextTargets``."""
@@ -286,6 +294,14 @@ class TextCache(FeatureCache):
         file, one = super()._file(index), self.corpus[index]
         known = repr((one.text, one.phonemes, one.sample_rate, accent_of(one)))
         return file.with_stem(f"{file.stem}-{hashlib.sha256(known.encode()).hexdigest()[:16]}")
+
+    def _is_wanted(self, index: int) -> bool:
+        """Return whether an utterance has a target to be kept, as far as is known."""
+        return super()._is_wanted(index) and self.targets.is_spoken(index)
+
+    def _size(self, index: int) -> int:
+        """Return the bytes that an utterance takes on disk, about."""
+        return super()._size(index) // (_SHARED if self.targets.form == "aligned" else 1)
 
     def _compute(self, index: int) -> Tensor:
         """Align and read an utterance."""

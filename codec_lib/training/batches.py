@@ -115,8 +115,9 @@ def training_batches(
     Yields
     ------
     dict
-        ``wav`` (b, 1, T), ``index`` (b,), ``start`` (b,) and with a teacher ``features``
-        (b, F, D), where b is the batch size over the number of processes.
+        ``wav`` (b, 1, T), ``index`` (b,), ``start`` (b,), ``num_valid`` (b,), the samples before
+        zeros, and with a teacher ``features`` (b, F, D), where b is the batch size over the number
+        of processes.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def training_batches(
     """
     crops = CropDataset(
         corpus,
-        _whole_frames(config.segment_seconds, corpus.sample_rate, hop_length),
+        whole_frames(config.segment_seconds, corpus.sample_rate, hop_length),
         seed=config.seed,
         features=features,
         hop_length=hop_length,
@@ -169,11 +170,19 @@ def held_out_crops(config: TrainConfig, corpus: Corpus, hop_length: int) -> Tens
     Tensor
         Shape (n, 1, T).
     """
-    samples = _whole_frames(config.valid_seconds, corpus.sample_rate, hop_length)
+    samples = whole_frames(config.valid_seconds, corpus.sample_rate, hop_length)
     crops = CropDataset(corpus, samples, length=config.valid_crops, hop_length=hop_length)
     return torch.stack([crop["wav"] for crop in crops])
 
 
-def _whole_frames(seconds: float, sample_rate: int, hop_length: int) -> int:
-    """Return the samples of the nearest whole number of frames, at least one."""
+def whole_frames(seconds: float, sample_rate: int, hop_length: int) -> int:
+    r"""Return the samples of the nearest whole number of frames, at least one.
+
+    Parameters
+    ----------
+    seconds
+        Length in s.
+    sample_rate, hop_length
+        Hz; samples of a frame.
+    """
     return max(1, round(seconds * sample_rate / hop_length)) * hop_length

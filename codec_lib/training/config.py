@@ -21,8 +21,10 @@ from typing import Any
 
 import yaml
 
+from codec_lib.codecs.config import coerce, known
+from codec_lib.losses.objective import TERMS
 from codec_lib.training.presets import PRESETS
-from codec_lib.training.stages import change_stage, known, merged, stage_runs
+from codec_lib.training.stages import change_stage, merged, stage_runs
 
 PRECISIONS = ("32-true", "bf16-mixed")
 DISTILLATIONS = ("none", "continuous", "pseudo_label")
@@ -34,7 +36,8 @@ TEXT_FORMS = ("aligned", "padded")
 MAY_CHANGE = frozenset(
     (
         "steps time_limit_minutes log_every valid_every audio_every checkpoint_every out_dir "
-        "num_workers cache_audio accelerator devices num_nodes strategy compile progress_seconds"
+        "num_workers cache_audio accelerator devices num_nodes strategy compile progress_seconds "
+        "feature_disk_gb"
     ).split()
 )
 
@@ -75,6 +78,8 @@ class TrainConfig:
         ``"continuous"`` (SpeechTokenizer, Eq. 2), ``"pseudo_label"`` (Eq. 3).
     units
         Number of k-means units of the pseudo-label form.
+    feature_disk_gb
+        Most that each teacher's files may take on disk, in GB; 0 is no limit but the disk's.
     text_teacher, text_layer, text_form, text_aligner
         Language model by name, e.g. ``text-small`` or ``bert_base`` (DM-Codec only); its layer;
         its vectors ``"aligned"`` with the words or ``"padded"`` as published; a recogniser that
@@ -142,6 +147,7 @@ class TrainConfig:
     teacher_layer: str | int = "avg"
     distill: str = "none"
     units: int = 128
+    feature_disk_gb: float = 0.0
     text_teacher: str | None = None
     text_layer: str | int = "avg"
     text_form: str = "aligned"
@@ -196,7 +202,8 @@ def _check_ranges(config: TrainConfig) -> None:
         if not getattr(config, name) > 0:
             raise ValueError(f"{name}: got {getattr(config, name)}, expected more than 0")
     at_least_zero = "num_workers critic_start critic_batch_size warmup_steps clip_norm weight_decay"
-    for name in (*at_least_zero.split(), "time_limit_minutes"):
+    at_least_zero += " time_limit_minutes feature_disk_gb seed"
+    for name in at_least_zero.split():
         if getattr(config, name) < 0:
             raise ValueError(f"{name}: got {getattr(config, name)}, expected at least 0")
     choices_of = {"precision": PRECISIONS, "distill": DISTILLATIONS, "rate": RATES}
@@ -207,44 +214,21 @@ def _check_ranges(config: TrainConfig) -> None:
     for name in ("average_decay", "final_lr_fraction"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{name}: got {getattr(config, name)}, expected between 0 and 1")
+    for name in ("betas", "critic_betas"):
+        betas = getattr(config, name)
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"{name}: got {betas}, expected two from 0 to below 1")
+    if config.critic_batch_size > config.batch_size:
+        raise ValueError(
+            f"critic_batch_size: got {config.critic_batch_size}, expected at most batch_size, "
+            f"{config.batch_size}"
+        )
+    for term in config.weights:
+        known(term, TERMS, "loss term in weights")
     if config.distill != "none" and config.teacher is None:
         raise ValueError(
             f"distill: got {config.distill!r} without a teacher; set teacher=hubert-small"
         )
-
-
-def coerce(name: str, kind: Any, value: Any) -> Any:
-    r"""Return a value in its field's own type; YAML gives lists for tuples and strings for 1e-4.
-
-    Parameters
-    ----------
-    name, kind
-        Of the field.
-    value
-        What was given.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be had.
-    """
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin is dict and parts[1:] == (float,) and isinstance(value, dict):
-        return {key: coerce(f"{name}.{key}", float, item) for key, item in value.items()}
-    try:
-        if origin is tuple and not isinstance(value, (str, dict)):
-            return tuple(parts[0](item) for item in value)  # e.g. float("1e-4")
-        if kind is float and not isinstance(value, bool):
-            return float(value)
-        if kind is int and not isinstance(value, bool) and float(value).is_integer():
-            return int(float(value))
-    except (TypeError, ValueError):
-        pass
-    else:
-        plain = origin if origin in (tuple, dict) else (parts or kind)
-        if isinstance(value, plain) and not (isinstance(value, bool) and kind is not bool):
-            return value
-    raise ValueError(f"{name}: got {value!r}, expected {getattr(kind, '__name__', kind)}")
 
 
 def load_config(

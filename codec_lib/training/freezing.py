@@ -52,10 +52,7 @@ class FrozenParts:
 
     def __init__(self, codec: nn.Module, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        for name in self.names:
-            find_part(codec, name).eval().requires_grad_(False)
-        if not any(parameter.requires_grad for parameter in codec.parameters()):
-            raise ValueError(f"freeze: got {list(names)}, expected something left to train")
+        hold_still(codec, self.names)
         self.digests = self._digests(codec)
 
     def check(self, codec: nn.Module, what: str = "the codec") -> None:
@@ -86,6 +83,14 @@ class FrozenParts:
         prefixes = tuple(f"{name}." for name in self.names)
         state = codec.state_dict().items()
         return {key: _digest(value) for key, value in state if key.startswith(prefixes)}
+
+
+def hold_still(codec: nn.Module, names: Sequence[str]) -> None:
+    r"""Put parts of a codec in eval mode and let them take no gradient; see ``FrozenParts``."""
+    for name in names:
+        find_part(codec, name).eval().requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in codec.parameters()):
+        raise ValueError(f"freeze: got {list(names)}, expected something left to train")
 
 
 def find_part(codec: nn.Module, name: str) -> nn.Module:

@@ -65,9 +65,10 @@ def make_fabric(config: TrainConfig) -> Fabric:
     is_gpu = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     strategy: Any = config.strategy
     if strategy in ("auto", "ddp") and devices * num_nodes > 1:
-        # Buffers are codebooks, equal on all ranks because their statistics are summed; to
-        # broadcast them every step would cost time and hide a difference. A head that the recipe
-        # does not use has no gradient, which DDP must be told to expect.
+        # Buffers are codebooks, equal on all ranks because their statistics are summed, or because
+        # ``as_published`` hands on rank 0's itself; to broadcast them every step would cost time
+        # and hide a difference. A head that the recipe does not use has no gradient, which DDP
+        # must be told to expect.
         strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
     is_started = os.environ.get("LT_CLI_USED") == "1"  # `fabric run` chose devices and launched
     kwargs: dict[str, Any] = {"devices": devices, "num_nodes": num_nodes}

@@ -15,14 +15,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
 import codec_lib
 from codec_lib import hub
-from codec_lib.losses.objective import check_forms, recipe
+from codec_lib.codecs.base import Codec
 from codec_lib.training import checkpoints
-from codec_lib.training.batches import training_and_held_out
+from codec_lib.training.batches import training_and_held_out, whole_frames
 from codec_lib.training.config import (
     TrainConfig,
     differences,
@@ -31,12 +32,18 @@ from codec_lib.training.config import (
     write_config,
 )
 from codec_lib.training.driving import StopRequest, Work, go_on
-from codec_lib.training.freezing import FrozenParts
+from codec_lib.training.freezing import hold_still
 from codec_lib.training.launch import make_fabric
 from codec_lib.training.logs import RunLog
 from codec_lib.training.rates import make_manager
 from codec_lib.training.replacing import ASIDE, MOVING, RUN_FILES, check_init, replacing, set_aside
-from codec_lib.training.run import Run, fitting_weights, make_critics
+from codec_lib.training.run import (
+    Run,
+    fitting_weights,
+    make_critics,
+    make_objective,
+    stored_codec,
+)
 from codec_lib.training.schedule import lr_fraction, set_lr
 from codec_lib.training.stages import FINAL, stage_folder, stage_runs
 from codec_lib.training.steps import (
@@ -44,7 +51,7 @@ from codec_lib.training.steps import (
     discriminator_step,
     generator_step,
 )
-from codec_lib.training.teaching import check_projections
+from codec_lib.training.teaching import PROJECTIONS, check_projections
 from codec_lib.training.validation import validate
 
 SHOWN = ("train/loss", "train/recon_loss/mel", "train/distill_loss", "train/disc_loss")
@@ -88,8 +95,8 @@ def train(config: TrainConfig, fresh: bool = False) -> Path:
     with replacing(fabric, run_dir):
         check_folder(config, run_dir, fresh)
         runs = stage_runs(config)
+        _check_runs(runs, fabric, fresh)
         if config.stages:
-            _check_stages(runs, fabric, fresh)
             runs = tuple(one for one in runs if fresh or not is_finished(one))
         stop = StopRequest(config.time_limit_minutes)
         for one in runs:
@@ -125,19 +132,16 @@ def is_finished(config: TrainConfig) -> bool:
     return card.get("steps", config.steps) >= config.steps
 
 
-def _check_stages(runs: tuple[TrainConfig, ...], fabric: Fabric, fresh: bool) -> None:
-    """Raise ValueError for what would only show when a later stage begins, perhaps in days."""
+def _check_runs(runs: tuple[TrainConfig, ...], fabric: Fabric, fresh: bool) -> None:
+    """Raise ValueError for what would else show after a teacher's hours, or a stage's days."""
     before = None
     for index, one in enumerate(runs):
-        codec = codec_lib.build(one.codec, one.scale, **one.overrides)
-        make_manager(one, codec)
-        FrozenParts(codec, one.freeze)
-        check_forms(recipe(one.recipe, weights=one.weights, **one.recipe_overrides))
-        check_projections(one, codec)
-        if one.critics:
-            make_critics(one, codec.sample_rate)
+        codec = _check_parts(one, fabric.world_size)
         if before is not None:
             fitting_weights(before, codec, one.init_from, one.freeze)
+        elif one.init_from and (fresh or not is_finished(one)):
+            kept = [name for name in one.freeze if name.partition(".")[0] not in PROJECTIONS]
+            fitting_weights(stored_codec(one.init_from), codec, one.init_from, kept)
         if (one.corpus, one.valid_corpus) != (runs[0].corpus, runs[0].valid_corpus):
             with fabric.rank_zero_first():
                 training_and_held_out(one, codec.sample_rate)
@@ -148,6 +152,27 @@ def _check_stages(runs: tuple[TrainConfig, ...], fabric: Fabric, fresh: bool) ->
                 f"out_dir: {begun[0]} started from {one.out_dir}, which has not taken its "
                 f"{one.steps} steps; use --fresh to replace both, or another --out"
             )
+
+
+def _check_parts(one: TrainConfig, world_size: int) -> Codec:
+    """Build an ordinary run's parts, most without memory, and return its codec without weights."""
+    for name in ("batch_size", "critic_batch_size"):
+        if getattr(one, name) % world_size:
+            raise ValueError(
+                f"{name}: got {getattr(one, name)} for {world_size} processes, expected a multiple"
+            )
+    with torch.device("meta"):
+        codec = codec_lib.build(one.codec, one.scale, **one.overrides)
+        if one.critics:
+            make_critics(one, codec.sample_rate)
+    make_manager(one, codec)
+    heads = {name for name in PROJECTIONS if getattr(codec, name, "") is None}  # a teacher adds
+    hold_still(codec, [name for name in one.freeze if name.partition(".")[0] not in heads])
+    samples = whole_frames(one.segment_seconds, codec.sample_rate, codec.hop_length)
+    silence = torch.zeros(1, 1, samples)
+    make_objective(one, codec.sample_rate).mel_loss(silence, silence)
+    check_projections(one, codec)
+    return codec
 
 
 def _has_begun(folder: str | Path) -> bool:

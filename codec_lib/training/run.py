@@ -17,14 +17,13 @@ import codec_lib
 from codec_lib import hub
 from codec_lib.codecs.base import Codec
 from codec_lib.discriminators import DiscriminatorEnsemble, build_discriminators
-from codec_lib.losses.objective import GeneratorObjective, recipe
+from codec_lib.losses.objective import GeneratorObjective, check_forms, recipe
 from codec_lib.quantizers.health import (
     CountWindow,
-    code_counts,
     health_from_counts,
     usage_alarms,
 )
-from codec_lib.quantizers.ranks import sum_over_ranks
+from codec_lib.quantizers.ranks import all_rows
 from codec_lib.rate.segments import to_row
 from codec_lib.shapes import Codes
 from codec_lib.training import checkpoints
@@ -81,12 +80,13 @@ class Run:
         plain = codec_lib.build(config.codec, config.scale, **config.overrides)
         with fabric.rank_zero_first():  # process 0 makes or fills what the others then read
             self.corpus, held_out = training_and_held_out(config, plain.sample_rate)
+            self.crops = held_out_crops(config, held_out, plain.hop_length).to(fabric.device)
+            is_first, say = fabric.is_global_zero, print if fabric.is_global_zero else None
             self.teaching: Teaching = make_teaching(
-                config, self.corpus, plain, fabric.device, print if fabric.is_global_zero else None
+                config, self.corpus, plain, fabric.device, say, is_first
             )
         listed = ((one.utterance_id, self.corpus.length(n)) for n, one in enumerate(self.corpus))
         self.data_print = digest_of(self.teaching.fingerprint, listed)
-        self.crops = held_out_crops(config, held_out, plain.hop_length).to(fabric.device)
 
     def _build_networks(self) -> None:
         """Build codec, critics and optimisers, and hand them to Fabric."""
@@ -108,9 +108,9 @@ class Run:
         optimizer = torch.optim.AdamW(moving, lr=config.lr, betas=config.betas, **options)
         self.networks = Networks(
             *fabric.setup(trainee, optimizer),
-            objective=self._objective().to(fabric.device),
+            objective=make_objective(config, self.codec.sample_rate).to(fabric.device),
             clip_norm=config.clip_norm,
-            heard=self._share(config.critic_batch_size) or None,
+            heard=config.critic_batch_size // fabric.world_size or None,
         )
         self.average = AveragedWeights(self.codec, config.average_decay)
         self.critics = None
@@ -123,20 +123,6 @@ class Run:
             )
             wrapped = fabric.setup(self.critics, optimizer)
             self.networks.critics, self.networks.critic_optimizer = wrapped
-
-    def _share(self, crops: int) -> int:
-        """Return this process's part of a number of crops."""
-        share, rest = divmod(crops, self.fabric.world_size)
-        if rest:
-            got = f"critic_batch_size: got {crops} for {self.fabric.world_size} processes"
-            raise ValueError(f"{got}, expected a multiple")
-        return share
-
-    def _objective(self) -> GeneratorObjective:
-        """Build the codec's loss."""
-        config = self.config
-        changed = recipe(config.recipe, weights=config.weights, **config.recipe_overrides)
-        return GeneratorObjective(changed, sample_rate=self.codec.sample_rate)
 
     @property
     def audio_seconds(self) -> float:
@@ -152,6 +138,10 @@ class Run:
             number = sum(parameter.numel() for parameter in self.critics.parameters()) / 1e6
             critics = f"critics {config.critics} ({number:.2f} M) from step {config.critic_start}"
         start = f"resumed at step {self.step}" if self.step else "from step 0"
+        told = ""
+        if hasattr(self.codec.config, "teacher_dim") and not self.teaching.projections:
+            name = "hubert_base" if config.scale == "paper" else "hubert-small"
+            told = f"; no teacher: codebook 1 is not taught. Hint: --teacher {name}"
         held = f", frozen: {', '.join(config.freeze)}" if config.freeze else ""
         if config.init_from is not None:
             source = "/".join(Path(config.init_from).parts[-2:])  # a log that travels names no home
@@ -161,7 +151,7 @@ class Run:
             f"{config.codec} {config.scale} ({size:.2f} M){held}, {critics}, {len(self.corpus)} "
             f"utterances, {config.batch_size} x {config.segment_seconds} s, "
             f"{self.fabric.world_size} x {self.fabric.device.type}, {config.precision}; "
-            f"{start} of {config.steps}"
+            f"{start} of {config.steps}{told}"
         )
 
     def open_data(self) -> None:
@@ -188,7 +178,8 @@ class Run:
     def count_codes(self, codes: Codes) -> None:
         """Remember how often each code was used in this step, by all processes."""
         sent = codes.codes if codes.lengths is None else to_row(codes.codes, codes.lengths)
-        self.recent.add(sum_over_ranks(code_counts(sent, self.codec.codebook_sizes)))  # (K, N)
+        rows = all_rows(sent.transpose(1, 2).flatten(0, 1))  # of all processes, (V, K)
+        self.recent.add_codes(rows.T[None], self.codec.codebook_sizes)
 
     def reduce(self, values: dict[str, Tensor], stop: bool) -> tuple[dict[str, float], bool]:
         r"""Average metrics over processes, and add learning rate and codebook health.
@@ -282,6 +273,13 @@ class Run:
         return optimizers
 
 
+def make_objective(config: TrainConfig, sample_rate: int) -> GeneratorObjective:
+    r"""Build the loss of a run at a codec's rate in Hz, or raise ValueError for a wrong recipe."""
+    changed = recipe(config.recipe, weights=config.weights, **config.recipe_overrides)
+    check_forms(changed)
+    return GeneratorObjective(changed, sample_rate=sample_rate)
+
+
 def make_critics(config: TrainConfig, sample_rate: int) -> DiscriminatorEnsemble:
     r"""Build the discriminators of a run.
 
@@ -331,12 +329,17 @@ def load_weights(codec: Codec, source: str, needed: Sequence[str] = ()) -> list[
     ValueError
         If nothing is found, or encoder, decoder or a needed part do not fit.
     """
+    fitting = fitting_weights(stored_codec(source), codec, source, needed)
+    codec.load_state_dict(fitting, strict=False)
+    return sorted({key.partition(".")[0] for key in codec.state_dict() if key not in fitting})
+
+
+def stored_codec(source: str) -> Codec:
+    r"""Return the codec of a run folder, a file or a shipped name, or raise ValueError."""
     if Path(source).is_dir():
         files = [last_stage(source) / name for name in ("best.safetensors", FINAL)]
         source = next((str(path) for path in files if path.exists()), source)
-    fitting = fitting_weights(hub.load(source, fold=False), codec, source, needed)
-    codec.load_state_dict(fitting, strict=False)
-    return sorted({key.partition(".")[0] for key in codec.state_dict() if key not in fitting})
+    return hub.load(source, fold=False)
 
 
 def fitting_weights(

@@ -10,11 +10,12 @@ from anywhere but the stage before. Read next: ``config.py``.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
+
+from codec_lib.codecs.config import known
 
 if TYPE_CHECKING:
     from codec_lib.training.config import TrainConfig
@@ -146,21 +147,3 @@ def change_stage(stages: Iterable[dict[str, Any]], path: str, value: Any) -> lis
     if not key:
         raise ValueError(f"stages.{name}: got no field, expected e.g. stages.{name}.steps")
     return [merged(one, {key: value}) if one.get("name") == name else one for one in stages]
-
-
-def known(name: str, choices: Iterable[str], what: str) -> str:
-    r"""Return a name that is among the choices, or raise ValueError with the nearest ones.
-
-    Parameters
-    ----------
-    name, choices
-        What was given, and what there is.
-    what
-        What the message calls it.
-    """
-    choices = list(choices)
-    if name in choices:
-        return name
-    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(choices)}"
-    raise ValueError(f"unknown {what} {name!r}; {hint}")

@@ -161,7 +161,7 @@ def generator_step(
     networks: Networks,
     wav: Tensor,
     output: CodecOutput,
-    targets: dict[str, Tensor] | None = None,
+    targets: dict[str, Any] | None = None,
     is_adversarial: bool = False,
 ) -> dict[str, Tensor]:
     r"""Update the codec once, with the forward pass that ``output`` came from.
@@ -175,7 +175,8 @@ def generator_step(
     output
         ``codec(wav)``, still attached to its graph.
     targets
-        What to distil: projection name to teacher features (B, F, D_S) or units (B, F).
+        What to distil: projection name to teacher features (B, F, D_S), with the frames that count
+        (B, F) bool, or units (B, F), -100 where none counts.
     is_adversarial
         True adds the adversarial and feature terms, through frozen critics.
 

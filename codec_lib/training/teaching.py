@@ -2,7 +2,9 @@ r"""The teachers of a run: what they say of every utterance, and which projectio
 
 SpeechTokenizer distils features (Eq. 2) into the projection ``semantic`` or k-means units (Eq. 3)
 into ``units``; DM-Codec distils what a language model says of the words into ``text`` as well.
-Both are computed once, on whole utterances, and kept on disk; crops cut them.
+Both are computed once, on whole utterances, and kept on disk; crops cut them. Where an utterance
+ends before its crop, zeros follow: a codec learns to reproduce them, and its critics hear them, but
+no teacher speaks of them.
 
 Read next: ``run.py``.
 """
@@ -28,6 +30,8 @@ from codec_lib.teachers.kmeans import KMeans, fit_kmeans, load_kmeans, save_kmea
 from codec_lib.teachers.text import load_text_teacher
 from codec_lib.teachers.text_targets import TextCache, TextTargets
 from codec_lib.training.config import TrainConfig
+
+PROJECTIONS = ("semantic", "units", "text")  # heads of a codec, whose widths the teachers decide
 
 
 @dataclass
@@ -70,26 +74,28 @@ class Teaching:
         return torch.cat([part(index).float() for part in self.parts.values()], 1)
 
     def targets(self, batch: dict[str, Tensor]) -> dict[str, Any] | None:
-        r"""Return projection name to target; of text, vectors and where they count.
+        r"""Return projection name to target; of features and text, vectors and where they count.
 
         Parameters
         ----------
         batch
-            With ``features`` (B, F, D) and, where there is text, ``wav`` (B, 1, T) and
-            ``num_valid`` (B,).
+            With ``features`` (B, F, D), ``wav`` (B, 1, T) and ``num_valid`` (B,).
         """
         if not self.parts:
             return None
-        columns = dict(zip(self.parts, batch["features"].split(self.widths, -1), strict=True))
-        if "units" in columns:
-            columns["units"] = columns["units"][..., 0].long()
-        if "text" in columns:
-            text = columns["text"]  # (B, F, D_T + 1)
-            hop = batch["wav"].shape[-1] // text.shape[1]
-            begins = hop * torch.arange(text.shape[1], device=text.device)  # first sample, (F,)
-            inside = begins < batch["num_valid"][:, None]  # no word is said in padding
-            columns["text"] = text[..., :-1], (text[..., -1] > 0) & inside
-        return columns
+        told = batch["features"]
+        hop = batch["wav"].shape[-1] // told.shape[1]
+        begins = hop * torch.arange(told.shape[1], device=told.device)  # first sample, (F,)
+        inside = begins < batch["num_valid"][:, None]  # not in padding, (B, F)
+        targets: dict[str, Any] = {}
+        for name, part in zip(self.parts, told.split(self.widths, -1), strict=True):
+            if name == "units":
+                targets[name] = part[..., 0].long().masked_fill(~inside, -100)  # the loss skips it
+            elif name == "text":
+                targets[name] = part[..., :-1], (part[..., -1] > 0) & inside
+            else:
+                targets[name] = part, inside
+        return targets
 
 
 def make_teaching(
@@ -98,6 +104,7 @@ def make_teaching(
     codec: Codec,
     device: torch.device,
     say: Callable[[str], None] | None = None,
+    is_first: bool = True,
 ) -> Teaching:
     r"""Load the teachers and let them hear, or read, every utterance.
 
@@ -113,6 +120,8 @@ def make_teaching(
         Where the teacher runs.
     say
         Called with lines about the progress.
+    is_first
+        False in a process that waited for another one, which has let the speech teacher hear.
 
     Returns
     -------
@@ -123,14 +132,17 @@ def make_teaching(
     ------
     ValueError
         If a teacher is unknown, its weights are not there, its frames are not the codec's, the
-        codec has no projection for it, or no text fits its recording.
+        codec has no projection for it, no text fits its recording, or what the teachers say takes
+        more of the disk than there is or ``config.feature_disk_gb`` allows.
     """
     # What is cheap to check comes before the hours that a speech teacher may take.
     check_projections(config, codec)
     text = None if config.text_teacher is None else _text(config, corpus, codec)
+    if text is not None:
+        text.check_room()
     teaching = Teaching()
     if config.distill != "none":
-        teaching = _speech(config, corpus, codec, device, say)
+        teaching = _speech(config, corpus, codec, device, say, is_first)
     return teaching if text is None else _with_text(teaching, text, device, say)
 
 
@@ -159,6 +171,7 @@ def _speech(
     codec: Codec,
     device: torch.device,
     say: Callable[[str], None] | None,
+    is_first: bool,
 ) -> Teaching:
     """Return what a speech model says: its features, or their k-means units."""
     teacher = load_teacher(config.teacher)
@@ -168,9 +181,13 @@ def _speech(
             f"{teacher.sample_rate} Hz, expected the codec's {codec.hop_length} at "
             f"{codec.sample_rate} Hz"
         )
-    features = FeatureCache(teacher.to(device), corpus, config.teacher_layer)
-    features.fill(_progress(say, "teacher"))
-    teacher.to("cpu")  # loader workers are forked, and a fork cannot use a GPU
+    features = FeatureCache(teacher, corpus, config.teacher_layer, disk_bytes=_limit(config))
+    if is_first:
+        teacher.to(device)
+        features.fill(_progress(say, "teacher"))
+        teacher.to("cpu")  # loader workers are forked, and a fork cannot use a GPU
+    else:
+        features.check_filled()
     if config.distill == "continuous":
         told = {"teacher_dim": teacher.dim}
         return Teaching({"semantic": features}, (teacher.dim,), told, teacher.fingerprint)
@@ -192,7 +209,12 @@ def _text(config: TrainConfig, corpus: Corpus, codec: Codec) -> TextCache:
         recogniser = asr.published_recogniser(name) if published else load_recogniser(name)
     encoder, form = load_text_teacher(config.text_teacher), config.text_form
     found = TextTargets(encoder, corpus, config.text_layer, form, recogniser, codec.hop_length)
-    return TextCache(found)
+    return TextCache(found, disk_bytes=_limit(config))
+
+
+def _limit(config: TrainConfig) -> int | None:
+    """Return the bytes that each teacher's files may take; None for as many as there are."""
+    return int(config.feature_disk_gb * 1e9) or None
 
 
 def _with_text(

@@ -118,6 +118,13 @@ def test_a_run_goes_on_with_the_codec_it_began_with_alone(config):
     assert latest_checkpoint(config.out_dir).name == "step_00000001"
 
 
+def test_a_run_goes_on_with_the_transcripts_it_began_with_alone(config, monkeypatch):
+    train_language_model(replace(config, time_limit_minutes=1e-9))  # one step
+    monkeypatch.setattr("codec_lib.lm.examples.spoken_symbols", lambda text: ["AA"])
+    with pytest.raises(ValueError, match="run on other data, expected the same utterances and"):
+        train_language_model(config)
+
+
 def test_a_killed_run_ends_as_if_it_had_not_been(config, tmp_path):
     peace, killed = tmp_path / "peace", tmp_path / "killed"  # sums round alike in like processes
     subprocess.run(_command(config, peace), env=_environment(), check=True, capture_output=True)

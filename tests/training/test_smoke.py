@@ -235,6 +235,67 @@ def test_a_text_teacher_is_distilled(tiny_config, tmp_path, monkeypatch, distill
         assert torch.equal(weights["semantic.weight"], after["semantic.weight"])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"codec": "nope"}, "nope"),
+        ({"recipe": "papr"}, "recipe: got 'papr'"),
+        ({"recipe_overrides": {"mel": "small ones"}}, "small ones"),
+        ({"recipe_overrides": {"feature_form": "far"}}, "feature_form: got 'far'"),
+        ({"critics": "mdp"}, "mdp"),
+        ({"critics": "paper", "segment_seconds": 0.1}, "expected at least .* for critics 'paper'"),
+        ({"segment_seconds": 0.01}, "expected"),
+        ({"freeze": ["encodr"]}, "expected a part of the codec"),
+        ({"rate": "melt"}, "codec of fixed rate"),
+        ({"init_from": "nowhere"}, "nowhere"),
+    ],
+)
+def test_a_mistake_shows_before_a_teacher_hears_the_corpus(
+    tiny_config, monkeypatch, wrong, message
+):
+    def hears(*_: object) -> None:
+        pytest.fail("the teacher hears, for hours")
+
+    monkeypatch.setattr("codec_lib.training.run.make_teaching", hears)
+    config = tiny_config(**wrong) if "codec" not in wrong else replace(tiny_config(), **wrong)
+    with pytest.raises(ValueError, match=message):
+        train(config)
+    assert not Path(config.out_dir).exists()
+
+
+def test_every_process_has_as_many_crops_as_any_other(tiny_config):
+    loop._check_parts(tiny_config(batch_size=4, critic_batch_size=2), world_size=2)
+    for name, changes in (("batch_size", {}), ("critic_batch_size", {"critic_batch_size": 1})):
+        config = tiny_config(**{"batch_size": 4 if changes else 3, **changes})
+        with pytest.raises(ValueError, match=rf"^{name}: got \d for 2 processes, expected a mult"):
+            loop._check_parts(config, world_size=2)
+
+
+def test_heads_that_a_teacher_adds_can_be_frozen(tiny_config):
+    codec = loop._check_parts(tiny_config(freeze=["units", "semantic", "decoder"]), world_size=1)
+    assert not codec.decoder.training and codec.encoder.training
+    with pytest.raises(ValueError, match="something left to train"):
+        loop._check_parts(tiny_config(freeze=["encoder", "decoder", "semantic"]), world_size=1)
+
+
+def test_joint_codes_beyond_all_memory_are_trained(tiny_config):
+    sizes = {"num_parts": 4, "codebook_size": 256, "latent_dim": 16, "codebook_dim": None}
+    config = tiny_config(codec="ds_codec_pq", recipe="ds_codec_small", steps=2)
+    row = read_csv(train(replace(config, overrides=sizes)) / "metrics.csv")[-1]
+    assert float(row["codes/dead_codes_1"]) > 256**4 - 1000
+    assert 0 < float(row["codes/usage_1"]) < 1e-6 < 1 <= float(row["codes/perplexity_1"])
+
+
+@pytest.mark.parametrize("codec", ["speechtokenizer", "dm_codec", "encodec"])
+def test_a_run_without_a_teacher_says_what_it_leaves_out(tiny_config, codec):
+    config = replace(tiny_config(codec=codec), overrides={"codebook_size": 16})
+    run = Run(config, make_fabric(config))
+    hint = "; no teacher: codebook 1 is not taught. Hint: --teacher hubert-small"
+    assert run.describe().endswith(f"of {config.steps}{'' if codec == 'encodec' else hint}")
+    run.teaching.parts["semantic"] = lambda index: torch.zeros(1, 1)
+    assert "no teacher" not in run.describe()
+
+
 def test_test_utterances_are_never_trained_on(tiny_config, tiny_corpus):
     train_part, held_out = training_and_held_out(tiny_config(), 16000)
     assert {u.split for u in train_part} == {"train"} and {u.split for u in held_out} == {"dev"}

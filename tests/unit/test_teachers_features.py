@@ -1,6 +1,7 @@
 r"""The feature cache: what is read is what the teacher says, whatever happens to the files."""
 
 import multiprocessing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from codec_lib import audio
 from codec_lib.data import Corpus, CropDataset, Utterance
+from codec_lib.teachers import features
 from codec_lib.teachers.features import FeatureCache, long_features
 
 
@@ -82,7 +84,7 @@ def test_damaged_files_are_computed_again(corpus, tmp_path, damage, caplog):
     assert np.array_equal(np.load(file), good.numpy())
 
 
-def test_memory_and_disk_are_bounded(corpus, tmp_path):
+def test_memory_and_disk_are_bounded(corpus, tmp_path, caplog):
     teacher = Counting()
     cache = FeatureCache(teacher, corpus, root=tmp_path, memory_bytes=1, disk_bytes=1)
     for index in (0, 1, 2, 0):
@@ -90,6 +92,47 @@ def test_memory_and_disk_are_bounded(corpus, tmp_path):
     assert len(cache._memory) == 1
     assert not list(tmp_path.glob("counting-avg/*/*.npy"))
     assert teacher.calls == 4
+    assert caplog.text.count("full; the rest is computed at every call") == 1
+
+
+def test_a_corpus_that_does_not_fit_is_refused_before_it_is_heard(corpus, tmp_path, monkeypatch):
+    teacher, frames = Counting(), 15 + 20 + 25
+    root, files = tmp_path / "cache", frames * 2 * 2  # float16 of width 2
+    small = FeatureCache(teacher, corpus, root=root, disk_bytes=files - 1)
+    with pytest.raises(ValueError, match=r"got 2.4e-07 GB to write.*expected at most 2.39e-07 GB"):
+        small.fill()
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(ValueError, match=r"expected at most 1e-07 GB.*CODEC_LIB_CACHE on a larger"):
+        FeatureCache(teacher, corpus, root=root).fill()
+    assert teacher.calls == 0 and not root.exists()
+    FeatureCache(teacher, corpus, root=root)(2)
+    FeatureCache(teacher, corpus, root=root)(1)
+    FeatureCache(teacher, corpus, root=root).fill()  # what is missing fits
+    assert teacher.calls == 3 and len(list(root.rglob("*.npy"))) == 3
+    FeatureCache(teacher, corpus, root=root, disk_bytes=1).fill()  # nothing is missing
+
+
+def test_what_is_there_is_not_opened_again_and_damage_is_found_by_who_reads(
+    corpus, tmp_path, monkeypatch
+):
+    FeatureCache(Counting(), corpus, root=tmp_path / "cache").fill()
+    cache, teacher = FeatureCache(Counting(), corpus, root=tmp_path / "cache"), Counting()
+    damaged = cache._file(1)
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    with monkeypatch.context() as patched:
+        patched.setattr(features.np, "load", lambda *_, **__: pytest.fail("a file was opened"))
+        cache.fill()
+    assert cache.teacher.calls == 0
+    assert torch.equal(cache(1).float(), teacher.features(corpus.load(1)[None])[0].half().float())
+    assert cache.teacher.calls == 1 and len(np.load(damaged)) == 20
+
+
+def test_other_processes_look_whether_the_cache_is_theirs_too(corpus, tmp_path):
+    mine, other = (FeatureCache(Counting(), corpus, root=tmp_path / name) for name in "ab")
+    mine.fill()
+    mine.check_filled()
+    with pytest.raises(ValueError, match="no features of three, expected those that process 0"):
+        other.check_filled()
 
 
 def test_no_partial_files_are_left_and_fill_reports(corpus, tmp_path):

@@ -163,6 +163,12 @@ def test_later_sources_win_and_mappings_merge(tmp_path):
         ({"clip_norm": -1}, "clip_norm: got -1.0, expected at least 0"),
         ({"distill": "continuous"}, "without a teacher; set teacher="),
         ({"corpus": None}, "corpus: got None"),
+        ({"betas": [0.9]}, r"betas: got \(0.9,\), expected two"),
+        ({"critic_betas": [0.9, 1.5]}, r"critic_betas: got \(0.9, 1.5\), expected two from 0"),
+        ({"seed": -1}, "seed: got -1, expected at least 0"),
+        ({"batch_size": 3, "critic_batch_size": 9}, "got 9, expected at most batch_size, 3"),
+        ({"weights": {"recon_los/mel": 1}}, "unknown loss term.*did you mean recon_loss/mel"),
+        ({"feature_disk_gb": -1}, "feature_disk_gb: got -1.0"),
     ],
 )
 def test_mistakes_name_field_and_remedy(changes, message):
@@ -217,7 +223,8 @@ def test_yaml_cannot_make_objects(tmp_path):
 
 def test_differences_ignore_what_does_not_change_a_step():
     config = load_config("smoke")
-    assert differences(config, replace(config, steps=99, log_every=3, out_dir="x")) == {}
+    free = {"steps": 99, "log_every": 3, "out_dir": "x", "feature_disk_gb": 9}
+    assert differences(config, replace(config, **free)) == {}
     assert differences(config, replace(config, lr=1.0)) == {"lr": (config.lr, 1.0)}
     assert set(differences(config, replace(config, seed=5, weights={"adv_loss": 2}))) == {
         "seed",
