@@ -30,7 +30,7 @@ def build_backbone(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
     Raises
     ------
     ValueError
-        If the backbone is unknown.
+        If the backbone is unknown, or ``causal`` is asked of one that has no causal form.
 
     Examples
     --------
@@ -40,6 +40,11 @@ def build_backbone(config: CodecConfig) -> tuple[nn.Module, nn.Module]:
     """
     if config.backbone not in BACKBONES:
         raise ValueError(f"backbone: got {config.backbone!r}, expected one of {sorted(BACKBONES)}")
+    if config.causal and config.backbone != "seanet":
+        raise ValueError(
+            f"causal: got True with backbone={config.backbone!r}, which reads the future, expected "
+            'False; hint: backbone="seanet", bidirectional=False'
+        )
     return BACKBONES[config.backbone](config)
 
 

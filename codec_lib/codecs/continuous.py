@@ -26,8 +26,8 @@ from codec_lib.blocks.modes import eval_mode
 from codec_lib.blocks.stft import LogMelFrames
 from codec_lib.codecs.backbones import build_backbone
 from codec_lib.codecs.checks import check_speech
-from codec_lib.codecs.config import SMOKE, CodecConfig, scaled_config
-from codec_lib.quantizers.residual import ResidualVectorQuantizer
+from codec_lib.codecs.config import SMOKE, CodecConfig, make_quantizer, scaled_config
+from codec_lib.codecs.residual import VECTORS
 from codec_lib.shapes import Codes, check_shape
 
 LISTENERS = ("reconstruction", "tokens", "none")
@@ -151,8 +151,13 @@ class ContinuousTokenizer(nn.Module):
                                           nn.Linear(config.token_dim, wide))  # fmt: skip
         self.quantizer = None
         if config.discrete:
-            sizes = (config.token_dim, config.num_quantizers, config.codebook_size)
-            self.quantizer = ResidualVectorQuantizer(*sizes, **config.quantizer)
+            self.quantizer = make_quantizer(
+                VECTORS,
+                config.quantizer,
+                latent_dim=config.token_dim,
+                num_quantizers=config.num_quantizers,
+                codebook_size=config.codebook_size,
+            )
         self.frames, self.listener = None, None
         if config.listener != "none":
             heard = config.token_dim

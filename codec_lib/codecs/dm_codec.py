@@ -49,16 +49,16 @@ class DmCodecConfig(SpeechTokenizerConfig):
     text_layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("speech_layers", "text_layers"):
             if getattr(self, name) is None:
                 continue
-            layers, known = tuple(getattr(self, name)), set(range(self.num_quantizers))
+            layers, known = getattr(self, name), set(range(self.num_quantizers))
             if not layers or len(set(layers)) != len(layers) or not set(layers) <= known:
                 raise ValueError(
                     f"{name}: got {list(layers)}, expected different codebooks of 0 to "
                     f"{self.num_quantizers - 1}"
                 )
-            object.__setattr__(self, name, layers)
 
 
 @register("dm_codec")

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from codec_lib.blocks.transformer import Transformer
 from codec_lib.codecs.bigcodec import PAPER, BigCodec, BigCodecConfig
-from codec_lib.codecs.config import SMOKE, CodecConfig
+from codec_lib.codecs.config import SMOKE, CodecConfig, make_quantizer
 from codec_lib.codecs.registry import register
 from codec_lib.quantizers.bottleneck import Bottleneck
+from codec_lib.quantizers.codebook import LearntCodebook
 from codec_lib.quantizers.product import ProductQuantizer
+from codec_lib.quantizers.vector import VectorQuantizer
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,23 @@ class DSCodec(BigCodec):
             raise ValueError(f"num_quantizers: got {config.num_quantizers}, expected 1")
         super().__init__(config)
         depth, heads = config.transformer_layers, config.transformer_heads
-        self.transformer = Transformer(config.latent_dim, depth, heads) if depth else nn.Identity()
+        self.transformer: nn.Module = nn.Identity()
+        if depth:
+            self.transformer = Transformer(config.latent_dim, depth, heads, causal=config.causal)
 
     def build_quantizer(self, **options: Any) -> Bottleneck:
         """Return one codebook, or its parts."""
         config = self.config
         if config.num_parts == 1:
             return super().build_quantizer(**options)
-        sizes = (config.latent_dim, config.num_parts, config.codebook_size)
-        return ProductQuantizer(*sizes, codebook_dim=config.codebook_dim, **options)
+        return make_quantizer(
+            (ProductQuantizer, VectorQuantizer, LearntCodebook),
+            options,
+            latent_dim=config.latent_dim,
+            num_parts=config.num_parts,
+            codebook_size=config.codebook_size,
+            codebook_dim=config.codebook_dim,
+        )
 
     @property
     def receptive_fields(self) -> tuple[int | None, int | None]:

@@ -12,10 +12,13 @@ from typing import Any, ClassVar
 
 from codec_lib.codecs.backbones import build_backbone
 from codec_lib.codecs.base import Codec
-from codec_lib.codecs.config import CodecConfig
+from codec_lib.codecs.config import CodecConfig, make_quantizer
 from codec_lib.quantizers.bottleneck import Bottleneck
+from codec_lib.quantizers.codebook import LearntCodebook
 from codec_lib.quantizers.residual import ResidualVectorQuantizer
+from codec_lib.quantizers.vector import VectorQuantizer
 
+VECTORS = (ResidualVectorQuantizer, VectorQuantizer, LearntCodebook)  # each hands on to the next
 # DAC's factorised codes: found by cosine, trained by gradient, none started by data or revived.
 FACTORISED: dict[str, Any] = {
     "update": "gradient",
@@ -55,10 +58,11 @@ class ResidualCodec(Codec):
 
     def build_quantizer(self, **options: Any) -> Bottleneck:
         """Return the quantizer of the config's sizes; ``options`` are its further arguments."""
-        return ResidualVectorQuantizer(
+        return make_quantizer(
+            VECTORS,
+            options,
             latent_dim=self.config.latent_dim,
             num_quantizers=self.config.num_quantizers,
             codebook_size=self.config.codebook_size,
             codebook_dim=self.config.codebook_dim,
-            **options,
         )

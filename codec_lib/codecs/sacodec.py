@@ -19,7 +19,7 @@ from torch import Tensor
 
 from codec_lib.codecs.backbones import build_backbone
 from codec_lib.codecs.base import Codec
-from codec_lib.codecs.config import SMOKE, CodecConfig
+from codec_lib.codecs.config import SMOKE, CodecConfig, make_quantizer
 from codec_lib.codecs.registry import register
 from codec_lib.quantizers.anchored import AsymmetricDualQuantizer
 from codec_lib.quantizers.anchors import load_anchor
@@ -125,9 +125,11 @@ class SACodec(Codec):
         config = replace(config, num_quantizers=streams, anchor_size=sizes[0], anchor_dim=sizes[1])
         super().__init__(config)
         self.encoder, self.decoder = build_backbone(config)
-        self.quantizer = AsymmetricDualQuantizer(
-            config.latent_dim,
-            table,
+        self.quantizer = make_quantizer(
+            (AsymmetricDualQuantizer,),
+            config.quantizer,
+            latent_dim=config.latent_dim,
+            table=table,
             codebook_size=config.codebook_size,
             codebook_dim=config.codebook_dim,
             first=config.first,
@@ -136,7 +138,6 @@ class SACodec(Codec):
             anchor_dim=sizes[1],
             use_first=config.use_first,
             use_second=config.use_second,
-            **config.quantizer,
         )
 
 

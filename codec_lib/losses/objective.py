@@ -165,11 +165,8 @@ RECIPES: dict[str, Recipe] = {
 # DM-Codec: SpeechTokenizer's code; the two teachers share the weight of its one.
 for _name, _base in {"dm_codec": "official", "dm_codec_small": "small"}.items():
     _half = RECIPES[_base].weights["distill_loss"] / 2
-    RECIPES[_name] = replace(
-        RECIPES[_base],
-        name=_name,
-        weights={**RECIPES[_base].weights, "distill_loss": _half, "distill_loss/text": _half},
-    )
+    _weights = {**RECIPES[_base].weights, "distill_loss": _half, "distill_loss/text": _half}
+    RECIPES[_name] = replace(RECIPES[_base], name=_name, weights=_weights)
 RECIPES["ds_codec"] = replace(RECIPES["bigcodec"], name="ds_codec")
 # For the spectral backbone without critics: four mel scales and the waveform, on which its phase
 # depends, as in "small"; the quantizer's terms keep their published ratio to the mel term (45 times
@@ -272,6 +269,11 @@ class GeneratorObjective(nn.Module):
     sample_rate
         Hz.
 
+    Raises
+    ------
+    ValueError
+        If every term has the weight 0, or as in ``recipe``.
+
     Examples
     --------
     >>> from codec_lib.shapes import Codes
@@ -291,6 +293,8 @@ class GeneratorObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.recipe = recipe(which, weights=weights or {})
+        if not any(self.recipe.weights.values()):
+            raise ValueError("weights: got 0 for every term, expected one to train on, at least")
         self.mel_loss = MultiScaleMelLoss(self.recipe.mel, sample_rate)
 
     def forward(
@@ -324,7 +328,7 @@ class GeneratorObjective(nn.Module):
         ------
         ValueError
             If a term has no weight or a weight no term, shapes differ, only one side of the critics
-            is given, or a target names no projection of the codec.
+            is given, a target names no projection of the codec, or no term is left.
         """
         told = {f"distill_loss/{name}" for name in targets or {}}
         if unknown := set(self.recipe.weights) - {*TERMS, *out.losses, *told}:
@@ -333,9 +337,8 @@ class GeneratorObjective(nn.Module):
         terms = self._reconstruction(out, wav)
         for name, values in out.losses.items():
             if self.recipe.weight(name):
-                reduce = name in PER_LAYER
                 form = (self.recipe.layer_reduction, self.recipe.layer_weights)
-                terms[name] = reduce_layers(values, *form) if reduce else values
+                terms[name] = reduce_layers(values, *form) if name in PER_LAYER else values
         if (disc_outputs_real is None) != (disc_outputs_fake is None):
             raise ValueError("disc_outputs: got one of real and fake, expected both or none")
         if disc_outputs_real is not None and disc_outputs_fake is not None:
@@ -344,6 +347,10 @@ class GeneratorObjective(nn.Module):
             term = "distill_loss" if name == "semantic" else f"distill_loss/{name}"
             if self.recipe.weight(term):
                 terms[term] = self._distillation(out, name, target)
+        if not terms:  # e.g. before critics begin
+            raise ValueError(
+                f"weights: got {self.recipe.weights}, expected one above 0 of a term that is given"
+            )
         weighted = {name: self.recipe.weight(name) * value for name, value in terms.items()}
         total = torch.stack([value.float() for value in weighted.values()]).sum()  # Eq. (8)
         return ObjectiveOutput(total, terms, weighted)
@@ -374,17 +381,12 @@ class GeneratorObjective(nn.Module):
                 f"targets: got {name!r}, expected among the codec's projections "
                 f"{sorted(out.projections)}"
             )
-        student = out.projections[name]
+        student, own = out.projections[name], self.recipe
         target, heard = target if isinstance(target, tuple) else (target, None)
         if target.dtype == torch.int64:
             return pseudo_label_loss(student, target)
-        return distillation_loss(
-            student,
-            target,
-            axis=self.recipe.distill_axis,
-            centred=self.recipe.distill_centred,
-            heard=heard,
-        )
+        form = (own.distill_axis, own.distill_centred)
+        return distillation_loss(student, target, *form, heard=heard)
 
 
 def check_forms(own: Recipe) -> None:

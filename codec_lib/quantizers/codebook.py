@@ -16,7 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codec_lib.quantizers.ranks import draw_rows, own_rows, row_range, sum_over_ranks
+from codec_lib.quantizers.ranks import (
+    draw_rows,
+    own_rows,
+    row_range,
+    sum_over_ranks,
+    take_first_ranks,
+)
 from codec_lib.quantizers.rows import check_choice, check_sizes
 from codec_lib.quantizers.search import cluster_sums, kmeans, nearest
 
@@ -116,7 +122,10 @@ class LearntCodebook(nn.Module):
 
     @torch.no_grad()
     def start(self, rows: Tensor) -> None:
-        """Start the entries by k-means on the first finite rows (V, d) of all ranks, once."""
+        """Start the entries by k-means on the first finite rows (V, d) of all ranks, once.
+
+        ``as_published`` takes each rank's own, for one step: see ``learn``.
+        """
         if self._ready or not (self.training or self.as_published):
             return
         if not self.initialized:
@@ -135,11 +144,15 @@ class LearntCodebook(nn.Module):
                 weight = torch.ones_like(counts) if self.as_published else counts
                 self.codebook_sum.copy_(means * weight.unsqueeze(1))
             self.initialized.fill_(True)
+            return  # is read once more: ``learn`` may say that rank 0 has not started yet
         self._ready = True
 
     @torch.no_grad()
     def learn(self, rows: Tensor, codes: Tensor) -> None:
         r"""Move counts and entries by this step's rows of all ranks, and revive dead codes.
+
+        ``as_published`` learns from the rows of rank 0: the other ranks take its buffers over, as
+        the released code has them do before the next step.
 
         Parameters
         ----------
@@ -164,6 +177,10 @@ class LearntCodebook(nn.Module):
             self._replace(dead, fresh, mean)
         if self.update == "ema":
             self.codebook.copy_(self.codebook_sum / self._smoothed_counts().unsqueeze(1))
+        if self.as_published:
+            learnt = {"codebook": self.codebook, **dict(self.named_buffers(recurse=False))}
+            learnt.pop("random_state")  # each rank draws among its own rows
+            take_first_ranks(*learnt.values())
 
     def _statistics(self, rows: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return counts (N,), sums (N, d) and N random rows (N, d) of the joint batch."""

@@ -11,7 +11,8 @@ that of its joint codes and that of each part (``codebook_health(quantizer.split
 
 All depend on how many codes were looked at: report that number with them. Healthy speech codebooks
 of 256 to 1024 entries use more than 90 % over a minute of speech; below 10 % something has
-collapsed.
+collapsed. Joint codes may be more than any memory holds, so of books of more than 2^20 entries only
+those in use are counted.
 
 Notebook: ``02_vector_quantization``. Left out: rates of codes under a language model.
 Read next: ``codecs/base.py``.
@@ -24,13 +25,14 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from codec_lib.quantizers.ranks import sum_over_ranks
 from codec_lib.quantizers.rows import check_codes, check_sizes
 
 MIN_USAGE = 0.1
 """Below this share of codes in use the alarm is raised."""
+_ALL = 1 << 20  # entries of a codebook up to which those that are not in use have a count as well
 
 
 def _sizes(codebook_size: int | Sequence[int], rows: int) -> tuple[int, ...]:
@@ -61,15 +63,20 @@ def code_counts(codes: Tensor, codebook_size: int | Sequence[int]) -> Tensor:
     ValueError
         If a code is out of range, the shape is neither, or there are too many codebooks.
     """
+    flat, sizes = _streams(codes, codebook_size)
+    counts = flat.new_zeros(flat.shape[0], max(sizes))
+    return counts.scatter_add_(1, flat, torch.ones_like(flat))
+
+
+def _streams(codes: Tensor, codebook_size: int | Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
+    """Return checked codes as one stream for each codebook, (K, B F), and the sizes of those."""
     if codes.ndim == 2:
         codes = codes.unsqueeze(1)
     if codes.ndim != 3:
         raise ValueError(f"codes: got shape {tuple(codes.shape)}, expected (B, K, F) or (B, F)")
     sizes = _sizes(codebook_size, codes.shape[1])
     check_codes(codes, sizes)
-    flat = codes.transpose(0, 1).flatten(1)  # (K, B F)
-    counts = flat.new_zeros(flat.shape[0], max(sizes))
-    return counts.scatter_add_(1, flat, torch.ones_like(flat))
+    return codes.transpose(0, 1).flatten(1), sizes
 
 
 def entropy_bits(counts: Tensor) -> Tensor:
@@ -94,9 +101,9 @@ def health_from_counts(
     Parameters
     ----------
     counts
-        Shape (K, N), as ``code_counts`` returns them.
+        Shape (K, N), as ``code_counts`` returns them; codes that are not in use may be left out.
     codebook_size
-        Entries of each codebook where they differ; None: N of all.
+        Entries of each codebook where they differ or codes are left out; None: N of all.
 
     Returns
     -------
@@ -141,7 +148,9 @@ def codebook_health(
     >>> health["usage"], health["perplexity"], health["dead_codes"]
     (tensor([0.5000]), tensor([2.]), tensor([2]))
     """
-    health = health_from_counts(code_counts(codes, codebook_size), codebook_size)
+    seen = CountWindow(1)
+    seen.add_codes(codes, codebook_size)
+    health = health_from_counts(seen.counts().to(codes.device), codebook_size)
     if bigram:
         streams = (codes.unsqueeze(1) if codes.ndim == 2 else codes).unbind(1)
         sizes = _sizes(codebook_size, len(streams))
@@ -227,6 +236,7 @@ class CountWindow:
     r"""Sum of the code counts of a run's last steps.
 
     A step is kept as the few counts that are not zero: of 65,536 codes a batch uses some hundred.
+    So is their sum where a codebook has more than 2^20 entries.
 
     Parameters
     ----------
@@ -244,26 +254,50 @@ class CountWindow:
 
     def __init__(self, window: int) -> None:
         self._steps: deque[tuple[Tensor, Tensor]] = deque()  # where counts are not zero, and those
-        self.window, self._counts = window, torch.empty(0, dtype=torch.int64)
+        self.window, self._shape = window, (0,)
+        self._counts: Tensor | None = torch.empty(0, dtype=torch.int64)
 
     def add(self, counts: Tensor) -> None:
         """Add the counts (K, N) of one step, and forget the step that is one too many."""
-        if not self._steps:
-            self._counts = torch.zeros(counts.shape, dtype=torch.int64)
         flat = counts.cpu().long().flatten()
         used = flat.nonzero().flatten()
-        self._steps.append((used, flat[used]))
-        self._move(*self._steps[-1])
+        self._append(used, flat[used], tuple(counts.shape))
+
+    def add_codes(self, codes: Tensor, codebook_size: int | Sequence[int]) -> None:
+        """Add the codes of one step; shapes and errors as those of ``code_counts``."""
+        streams, sizes = _streams(codes.detach().cpu(), codebook_size)
+        shape = len(sizes), max(sizes)
+        first = shape[1] * torch.arange(shape[0])[:, None]  # place of each codebook's entry 0
+        self._append(*torch.unique(streams + first, return_counts=True), shape)
+
+    def _append(self, used: Tensor, values: Tensor, shape: tuple[int, ...]) -> None:
+        """Add a step by the places of its counts that are not zero, in (K, N) flattened."""
+        if not self._steps:
+            self._shape, few = shape, shape[-1] <= _ALL
+            self._counts = torch.zeros(shape, dtype=torch.int64) if few else None
+        self._steps.append((used, values))
+        self._move(used, values)
         if len(self._steps) > self.window:
             used, values = self._steps.popleft()
             self._move(used, -values)
 
     def _move(self, used: Tensor, values: Tensor) -> None:
-        self._counts.view(-1).index_add_(0, used, values)
+        if self._counts is not None:
+            self._counts.view(-1).index_add_(0, used, values)
 
     def counts(self) -> Tensor:
-        """Return the counts (K, N) of the last steps."""
-        return self._counts.clone()
+        r"""Return the counts (K, N) of the last steps.
+
+        Above 2^20 entries (K, U), the counts of the codes that each codebook has used, in order,
+        then zeros: all that ``health_from_counts`` and ``usage_alarms`` need beside the sizes.
+        """
+        if self._counts is not None:
+            return self._counts.clone()
+        used, values = (torch.cat(parts) for parts in zip(*self._steps, strict=True))
+        used, place = used.unique(return_inverse=True)
+        sums = torch.zeros_like(used).index_add_(0, place, values)
+        own = torch.bincount(used // self._shape[1], minlength=self._shape[0])  # of each codebook
+        return nn.utils.rnn.pad_sequence(sums.split(own.tolist()), batch_first=True)
 
     def state(self) -> dict[str, Tensor]:
         """Return all steps as tensors."""
@@ -273,7 +307,7 @@ class CountWindow:
             "used": torch.cat([empty, *used]),
             "values": torch.cat([empty, *values]),
             "lengths": torch.tensor([len(one) for one in used], dtype=torch.int64),
-            "shape": torch.tensor(self._counts.shape),
+            "shape": torch.tensor(self._shape),
         }
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -286,9 +320,7 @@ class CountWindow:
         lengths = state["lengths"].tolist()
         parts = (state[name].split(lengths) for name in ("used", "values"))
         for used, values in zip(*parts, strict=True):
-            counts = torch.zeros(state["shape"].tolist(), dtype=torch.int64)
-            counts.view(-1)[used] = values
-            self.add(counts)
+            self._append(used, values, tuple(state["shape"].tolist()))
 
 
 def usage_alarms(

@@ -3,9 +3,10 @@ r"""Sums and random rows over the processes of a distributed run (nothing to do 
 Rank r holds some rows of a batch; the joint batch is the rows of rank 0, then of rank 1, and so
 on. A codebook that learns from the joint batch must be the same on every rank: statistics are
 summed over ranks, and random rows are chosen by their number in the joint batch, with a generator
-that every rank seeds alike. Two ranks then learn what one process learns from the joint batch.
+that every rank seeds alike. Two ranks then learn what one process learns from the joint batch. The
+released code learns from the rows of rank 0 alone, and the other ranks take over what it learnt.
 
-Left out: gathering the vectors themselves (only sums and the chosen rows travel).
+Left out: gathering the vectors themselves (only sums, codes and the chosen rows travel).
 Notebook: ``02_vector_quantization``. Read next: ``search.py``.
 """
 
@@ -26,6 +27,13 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     if is_distributed():
         dist.all_reduce(tensor)
     return tensor
+
+
+def take_first_ranks(*tensors: Tensor) -> None:
+    """Overwrite tensors by those of rank 0, in place; every rank gives as many, in one order."""
+    if is_distributed():
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), src=0)
 
 
 def row_range(num_rows: int, device: torch.device, synchronize: bool = True) -> tuple[int, int]:
@@ -51,6 +59,14 @@ def row_range(num_rows: int, device: torch.device, synchronize: bool = True) -> 
     sizes[dist.get_rank()] = num_rows
     counts = sum_over_ranks(sizes).tolist()
     return sum(counts[: dist.get_rank()]), sum(counts)
+
+
+def all_rows(rows: Tensor) -> Tensor:
+    r"""Return the rows (V, ...) of all ranks, in their order, on every rank; V may differ."""
+    start, total = row_range(len(rows), rows.device)
+    joint = rows.new_zeros(total, *rows.shape[1:])
+    joint[start : start + len(rows)] = rows
+    return sum_over_ranks(joint)
 
 
 def own_rows(rows: Tensor, chosen: Tensor, start: int) -> Tensor:

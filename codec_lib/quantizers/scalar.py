@@ -58,7 +58,7 @@ class FiniteScalarQuantizer(Bottleneck):
     Raises
     ------
     ValueError
-        If a size or the form is wrong.
+        If a size or the form is wrong, or the codes do not fit in 63 bits.
 
     Notes
     -----
@@ -84,6 +84,10 @@ class FiniteScalarQuantizer(Bottleneck):
             raise ValueError(
                 f"levels: got {tuple(levels)}, expected {fewest} to {MOST_LEVELS} each"
                 + (". Hint: form='symmetric' takes 2" if min(levels) == 2 else "")
+            )
+        if math.prod(levels) >= 1 << 63:
+            raise ValueError(
+                f"levels: got {tuple(levels)}, {math.prod(levels):.3g} codes, expected below 2^63"
             )
         self.latent_dim, self.levels, self.form = latent_dim, tuple(levels), form
         self.codebook_size = math.prod(levels)

@@ -10,14 +10,25 @@ Read next: ``anchored.py``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from codec_lib.quantizers.bottleneck import Bottleneck, QuantizedRows
 from codec_lib.quantizers.gradients import ESTIMATORS
 from codec_lib.quantizers.rows import check_choice, check_sizes
-from codec_lib.quantizers.search import nearest
+from codec_lib.quantizers.search import half_norms, nearest
 from codec_lib.shapes import check_shape
+
+
+class MadeEntries(NamedTuple):
+    """Entries that a map made of a table, and copies of what they were made of."""
+
+    sources: list[Tensor]
+    entries: Tensor  # (N, D), without gradient
+    half: Tensor  # (N,): their ``half_norms``
 
 
 class FrozenTableQuantizer(Bottleneck):
@@ -43,7 +54,15 @@ class FrozenTableQuantizer(Bottleneck):
     ------
     TypeError, ValueError
         If the table is no finite matrix, or a size or the estimator is wrong.
+
+    Notes
+    -----
+    On a CPU the map takes most of the time of ``encode``, so the entries are kept between calls of
+    it and, without gradient, of ``decode``. Each call compares table and map, number by number,
+    with those that the entries were made of, so that no way of changing them is missed.
     """
+
+    _made: MadeEntries | None = None
 
     def __init__(
         self,
@@ -73,17 +92,44 @@ class FrozenTableQuantizer(Bottleneck):
         """The entries e as the search sees them, shape (N, D), with gradient to the map."""
         return self.basis(self.frozen_codebook)  # [SACodec], Eq. (1)
 
+    @property
+    def keeps_entries(self) -> bool:
+        """True where making the entries takes most of the time: by a linear map, on a CPU."""
+        return type(self.basis) is nn.Linear and self.frozen_codebook.device.type == "cpu"
+
+    @torch.no_grad()
+    def made_entries(self) -> MadeEntries:
+        """Return the entries of the present table and map, made anew only where those differ."""
+        sources = [self.frozen_codebook, *self.basis.parameters()]
+        made = self._made
+        if made is None or not _are_same(made.sources, sources):
+            with torch.autocast("cpu", enabled=False):
+                entries = self.codebook
+            copies = [source.clone() for source in sources]
+            made = self._made = MadeEntries(copies, entries, half_norms(entries))
+        return made
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenTableQuantizer:
+        """Move or cast the module; what was kept goes."""
+        self._made = None
+        return super()._apply(fn, recurse)
+
     def project(self, rows: Tensor) -> Tensor:
         """Return rows (V, D) as they are compared with the entries."""
         return rows
 
     def search_rows(self, rows: Tensor, k: int = 0) -> Tensor:
         """Return the codes (V,), int64, of rows (V, D)."""
-        return nearest(self.project(rows), self.codebook)
+        if not self.keeps_entries:
+            return nearest(self.project(rows), self.codebook)
+        made = self.made_entries()
+        return nearest(self.project(rows), made.entries, made.half)
 
     def contribution(self, codes: Tensor, k: int = 0) -> Tensor:
         """Return the entries (..., D) of unchecked codes (...): the table through the map."""
-        return self.basis(self.frozen_codebook[codes])
+        if torch.is_grad_enabled() or not self.keeps_entries:
+            return self.basis(self.frozen_codebook[codes])
+        return self.made_entries().entries[codes]
 
     def quantize_rows(self, rows: Tensor) -> QuantizedRows:
         """Quantize rows (V, D) in float32; nothing but gradient changes anything here."""
@@ -95,6 +141,13 @@ class FrozenTableQuantizer(Bottleneck):
         learnt = (rows.detach() - entries).pow(2).mean(dim=1)
         z_q = ESTIMATORS[self.estimator](rows, fixed)
         return QuantizedRows(codes, fixed, z_q, commitment, learnt)
+
+
+def _are_same(some: list[Tensor], others: list[Tensor]) -> bool:
+    """Say whether tensors are of one kind and hold the same numbers, pair by pair."""
+    if [one.dtype for one in some] != [one.dtype for one in others]:
+        return False
+    return all(map(torch.equal, some, others))
 
 
 class SimVQ(FrozenTableQuantizer):

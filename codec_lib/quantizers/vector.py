@@ -66,7 +66,7 @@ class VectorQuantizer(LearntCodebook, Bottleneck):
         True reproduces the released code of EnCodec and SpeechTokenizer: a replaced dead code is
         overwritten in the same step, so it stays dead; k-means also runs in eval mode; after
         k-means the sums hold the means without their counts, so the first step shrinks every entry
-        by its count; statistics are those of one rank.
+        by its count; statistics are those of rank 0.
 
     Raises
     ------

@@ -193,11 +193,56 @@ def test_published_quantizer_is_bigcodecs() -> None:
         ("sacodec", {"first": "semantic"}, "first: got 'semantic'"),
         ("ds_codec_vq", {"num_quantizers": 2}, "num_quantizers: got 2, expected 1"),
         ("ds_codec_pq", {"num_parts": 3}, "multiple of num_parts"),
+        ("dac", {"quantizer": {"decy": 0.9}}, "unknown quantizer option 'decy'; did you mean dec"),
+        ("dac", {"quantizer": {"codebook_dim": 4}}, "got 'codebook_dim', which follows from the"),
+        ("ds_codec_pq", {"quantizer": {"num_parts": 2}}, "got 'num_parts', which follows"),
+        ("sacodec", {"quantizer": {"decay": 0.9}}, "'decay'; known: quantizer_dropout"),
+        ("encodec", {"causal": True}, "causal: got True with backbone='spectral'"),
+        ("bigcodec", {"causal": True, "backbone": "bigcodec"}, 'hint: backbone="seanet"'),
+        ("encodec", {"causal": True, "backbone": "vocos"}, "with backbone='vocos'"),
     ],
 )
 def test_what_cannot_be_built(name: str, overrides: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         codec_lib.build(name, "smoke", **overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("encodec", {"num_quantizers": "8"}, "num_quantizers: got '8', expected .*int"),
+        ("encodec", {"num_quantizers": 2.5}, "num_quantizers: got 2.5, expected int"),
+        ("encodec", {"codebook_dim": "wide"}, "codebook_dim: got 'wide', expected int"),
+        ("encodec", {"strides": "8542"}, "strides: got '8542', expected tuple"),
+        ("encodec", {"strides": [8, None]}, "strides: got .*None.*expected tuple"),
+        ("dm_codec", {"text_layers": 0}, "text_layers: got 0, expected tuple"),
+        ("dac", {"quantizer": {"decay": "0.9"}}, "quantizer.decay: got '0.9', expected .*float"),
+        ("dac", {"quantizer": {"weight_norm": 1}}, "weight_norm: got 1, expected bool"),
+        ("dac", {"quantizer": "ema"}, "quantizer: got 'ema', expected .*Mapping"),
+        ("codecslime_fsq", {"quantizer": {"levels": "88"}}, "levels: got '88', expected Sequence"),
+    ],
+)
+def test_values_of_another_type_are_refused(name: str, overrides: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        codec_lib.build(name, "smoke", **overrides)
+
+
+def test_values_are_read_as_their_fields_type() -> None:
+    config = codec_lib.build("encodec", "smoke", num_quantizers=4.0, strides=[8, 5.0, 4, 2]).config
+    assert repr((config.num_quantizers, config.strides)) == "(4, (8, 5, 4, 2))"
+
+
+def test_a_causal_codec_is_causal_throughout() -> None:
+    """Also the transformer of DS-Codec, between a quantizer and a decoder that are."""
+    form = {"backbone": "seanet", "width": 2, "causal": True, "bidirectional": False}
+    codec = codec_lib.build("ds_codec_vq", "smoke", transformer_layers=1, **form).eval()
+    for parameter in codec.transformer.parameters():
+        parameter.data.normal_()  # it starts as the identity
+    z = torch.randn(1, codec.config.latent_dim, 20)
+    other = torch.cat([z[..., :10], torch.randn_like(z[..., 10:])], dim=-1)
+    (one, two), kept = (codec.synthesize(x) for x in (z, other)), 10 * codec.hop_length
+    assert torch.allclose(one[..., :kept], two[..., :kept], atol=1e-5)
+    assert not torch.allclose(one[..., kept:], two[..., kept:], atol=1e-3)
 
 
 def test_an_anchor_of_another_size_is_refused(tmp_path: Path) -> None:

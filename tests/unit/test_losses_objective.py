@@ -135,6 +135,17 @@ def test_weight_zero_leaves_a_term_out(out, wav):
     assert recipe("small").weight("distill_loss") > 0  # the named recipe is unchanged
 
 
+def test_an_objective_without_terms_is_refused(out, wav):
+    zero = {name: 0.0 for name in recipe("small").weights}
+    with pytest.raises(ValueError, match="got 0 for every term, expected one"):
+        GeneratorObjective("small", weights=zero)
+    later = GeneratorObjective("small", weights={**zero, "adv_loss": 1.0})
+    with pytest.raises(ValueError, match=r"'adv_loss': 1.0.*expected one above 0 of a term"):
+        later(out, wav)  # critics have not begun
+    disc = build_discriminators("smoke")
+    assert set(later(out, wav, disc(wav), disc(out.wav)).terms) == {"adv_loss"}
+
+
 def test_errors_say_what_is_missing(out, wav):
     objective = GeneratorObjective("small")
     with pytest.raises(ValueError, match="expected both or none"):

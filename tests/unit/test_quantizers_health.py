@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from codec_lib.quantizers import HealthTracker, codebook_health, usage_alarms
-from codec_lib.quantizers.health import CountWindow, code_counts, entropy_bits
+from codec_lib.quantizers import health as health_module
+from codec_lib.quantizers.health import (
+    CountWindow,
+    code_counts,
+    entropy_bits,
+    health_from_counts,
+)
 
 
 def test_even_use_is_full_health():
@@ -98,6 +104,41 @@ def test_a_window_of_counts_is_the_sum_of_its_steps_and_survives_a_file():
             window.add(step)
     for window in (recent, again, dense):
         assert torch.equal(window.counts(), steps[3:].sum(0))
+
+
+def test_codes_are_counted_as_counts_are(monkeypatch):
+    codes = torch.randint(0, 40, (7, 2, 3, 30))
+    codes[:, :, 1] //= 4  # the second codebook has 10 entries
+    by_counts, by_codes, sparse = CountWindow(4), CountWindow(4), CountWindow(4)
+    for step in codes:
+        by_counts.add(code_counts(step, (40, 10, 40)))
+        by_codes.add_codes(step, (40, 10, 40))
+    assert torch.equal(by_codes.counts(), by_counts.counts())
+    assert all(torch.equal(v, by_counts.state()[k]) for k, v in by_codes.state().items())
+    monkeypatch.setattr(health_module, "_ALL", 39)  # as if 40 were too many
+    for step in codes:
+        sparse.add_codes(step, (40, 10, 40))
+    expected = health_from_counts(by_counts.counts(), (40, 10, 40))
+    for name, values in health_from_counts(sparse.counts(), (40, 10, 40)).items():
+        assert values.tolist() == pytest.approx(expected[name].tolist()), name
+    assert sparse.counts()[1].count_nonzero() <= 10
+
+
+def test_joint_codes_beyond_all_memory_are_counted():
+    """256^4 counts would be 34 GB."""
+    many, recent, again = 256**4, CountWindow(2), CountWindow(2)
+    for step in ([[5, 5, 5, 5]], [[0, 7, 7, many - 1]], [[7, 7, many - 1, 9]]):
+        recent.add_codes(torch.tensor([step]), many)
+    again.load(recent.state())
+    for window in (recent, again):
+        assert window.counts().tolist() == [[1, 4, 1, 2]]
+        health = health_from_counts(window.counts(), many)
+        assert health["perplexity"].item() == pytest.approx(2**1.75)
+        assert health["dead_codes"].item() == many - 4
+        assert health["usage"].item() == pytest.approx(4 / many)
+        assert usage_alarms(window.counts(), codebook_size=many) == []
+    one = codebook_health(torch.full((1, 1, 9), many - 1), many, bigram=True)
+    assert one["perplexity"] == 1 and one["bigram_entropy_rate"] == 0
 
 
 def test_a_window_over_many_codes_is_small():

@@ -1,13 +1,23 @@
-"""Nearest entry, k-means and gradient estimators."""
+"""Nearest entry, k-means, gradient estimators, and entries that are kept between searches."""
 
 from __future__ import annotations
 
+import copy
 import resource
 
 import pytest
 import torch
 
-from codec_lib.quantizers import kmeans, nearest, rotation_trick, straight_through
+from codec_lib.quantizers import (
+    AnchoredQuantizer,
+    AsymmetricDualQuantizer,
+    SimVQ,
+    kmeans,
+    nearest,
+    random_anchor,
+    rotation_trick,
+    straight_through,
+)
 from codec_lib.quantizers.search import cluster_sums, half_norms
 
 
@@ -125,3 +135,49 @@ def test_rotation_trick_falls_back_without_a_direction(which):
     z.requires_grad_()
     rotation_trick(z, q).sum().backward()
     assert torch.equal(z.grad, torch.ones(1, 3))
+
+
+CHANGES = {
+    "nothing": lambda q: None,
+    "the map, unseen by autograd": lambda q: q.basis.weight.data.mul_(-1),
+    "one number": lambda q: q.basis.bias.data[3].add_(100),
+    "the table": lambda q: q.frozen_codebook.data.copy_(q.frozen_codebook.flip(0)),
+    "loading": lambda q: q.load_state_dict({n: v.flip(0) for n, v in q.state_dict().items()}),
+    "another map": lambda q: setattr(q, "basis", torch.nn.Linear(5, 8, bias=False)),
+    "a longer map": lambda q: setattr(q, "basis", torch.nn.Sequential(q.basis, torch.nn.Tanh())),
+    "the mode": lambda q: q.train(),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+@pytest.mark.parametrize(
+    "kind", [lambda: SimVQ(8, 16, 5), lambda: AnchoredQuantizer(8, random_anchor(16, 5))]
+)
+def test_kept_entries_are_those_of_the_table_and_the_map(kind, change):
+    quantizer, z = kind().eval(), torch.randn(2, 8, 40)
+    for _ in range(2):
+        codes = quantizer.encode(z)
+    CHANGES[change](quantizer)
+    entries = quantizer.basis(quantizer.frozen_codebook).detach()
+    expected = nearest(z.transpose(1, 2).flatten(0, 1), entries).view(2, 1, 40)
+    assert torch.equal(quantizer.encode(z), expected)
+    with torch.no_grad():
+        decoded = quantizer.decode(codes).transpose(1, 2)
+    assert torch.allclose(decoded, entries[codes[:, 0]], atol=1e-6)
+    assert not any("made" in name for name in quantizer.state_dict())
+
+
+def test_the_map_runs_once_while_nothing_changes():
+    quantizer = AsymmetricDualQuantizer(8, anchor_size=10, anchor_dim=12, codebook_size=16)
+    calls = []
+    for layer in quantizer.layers:
+        layer.basis.register_forward_hook(lambda *_: calls.append(1))
+    z = torch.randn(2, 8, 40)
+    with torch.autocast("cpu", torch.bfloat16):  # entries stay in float32
+        codes = [quantizer.encode(z) for _ in range(3)]
+    copied = copy.deepcopy(quantizer).to(torch.float64).float()
+    assert len(calls) == 2 and torch.equal(codes[0], quantizer(z).codes)
+    assert all(torch.equal(again.encode(z), codes[0]) for again in (quantizer, copied))
+    weight = quantizer.layers[0].basis.weight
+    quantizer.decode(codes[0]).sum().backward()  # with gradient nothing is kept
+    assert weight.grad.abs().sum() > 0
