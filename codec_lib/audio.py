@@ -149,9 +149,11 @@ def read_blocks(path: str | Path, block: int, sample_rate: int | None = None) ->
 
     Raises
     ------
-    AudioError
-        As ``read``.
+    AudioError, ValueError
+        As ``read``; if ``block`` is below 1.
     """
+    if block < 1:
+        raise ValueError(f"block: got {block}, expected at least one sample")
     info = read_info(path)
     rate = sample_rate or info.sample_rate
     for start in range(0, resampled_length(info.num_samples, info.sample_rate, rate), block):
@@ -241,7 +243,7 @@ def resample(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:
     Parameters
     ----------
     wav
-        Shape (..., T), float32 or float64; carries gradient.
+        Shape (..., T), float32 or float64; carries gradient. The filter needs more than 16 bits.
     from_rate, to_rate
         Hz.
 
@@ -252,9 +254,9 @@ def resample(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
     Raises
     ------
-    ValueError
-        If a rate is below 1, or the two have so small a common divisor that the filter would need
-        gigabytes (e.g. 44,099 and 16,000).
+    TypeError, ValueError
+        If the dtype is another; if a rate is below 1, or the two have so small a common divisor
+        that the filter would need gigabytes (e.g. 44,099 and 16,000).
 
     Examples
     --------
@@ -263,6 +265,8 @@ def resample(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """
     if from_rate == to_rate:
         return wav
+    if wav.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"wav: got {wav.dtype}, expected float32 or float64. Hint: wav.float()")
     up, down = _ratio(from_rate, to_rate)
     if up * (down + 2 * _half_width(up, down)) > _MAX_KERNEL:
         raise ValueError(

@@ -255,13 +255,13 @@ def read_codes(path: str | Path) -> tuple[Codes, CodesHeader]:
     body = data[PREFIX.size :]
     if zlib.crc32(body) != checksum:
         raise ValueError(f"{path}: got a wrong checksum; the file is cut short or damaged")
-    values = json.loads(body[:length])
-    if version == 1:
-        values["codebook_sizes"] = [values.pop("codebook_size")] * len(values["layers"])
-    try:
+    try:  # the checksum does not cover the prefix: version and length may be damaged
+        values = json.loads(body[:length])
+        if version == 1:
+            values["codebook_sizes"] = [values.pop("codebook_size")] * len(values["layers"])
         sequences = {name: tuple(values.get(name, ())) for name in SEQUENCES}
         header = CodesHeader(**{**values, **sequences})
-    except TypeError as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: got a header that is none of codes ({error})") from None
     try:
         _check_segments(header, version)

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 TAPS, CUTOFF, HALF_WIDTH = 12, 0.25, 0.3  # cycles per sample of the doubled signal; published
 EPSILON = 1e-9  # keeps 1 / beta finite; the published value
@@ -87,6 +89,31 @@ class AntiAliasedSnakeBeta(nn.Module):
 
     def _snake(self, x: Tensor) -> Tensor:
         """Apply SnakeBeta to (B, C, T)."""
-        alpha = self.alpha.exp().unsqueeze(1)
-        beta = self.beta.exp().unsqueeze(1)
-        return x + (beta + EPSILON).reciprocal() * (alpha * x).sin().square()
+        return SnakeBetaFunction.apply(x, self.alpha.exp()[:, None], self.beta.exp()[:, None])
+
+
+class SnakeBetaFunction(torch.autograd.Function):
+    r"""SnakeBeta that keeps only its input for the gradient, half of what would be kept else.
+
+    With a = e^alpha and b = e^beta, y = x + sin^2(a x) / b; the derivative by x is
+    1 + a sin(2 a x) / b, that by a is x sin(2 a x) / b, that by b is -sin^2(a x) / b^2.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Map (B, C, T), with a and b (C, 1)."""
+        ctx.save_for_backward(x, a, b)
+        return x + (b + EPSILON).reciprocal() * (a * x).sin_().square_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients by x, a and b."""
+        x, a, b = ctx.saved_tensors
+        inverse = (b + EPSILON).reciprocal()
+        angle = a * x
+        slope = (2 * angle).sin_().mul_(inverse)  # sin(2 a x) / b
+        by_a = (grad * slope).mul_(x).sum((0, 2))[:, None].to(a.dtype)
+        squares = angle.sin_().square_().mul_(grad)
+        by_b = (squares.sum((0, 2))[:, None] * -inverse.square()).to(b.dtype)
+        return torch.addcmul(grad, grad, slope.mul_(a)).to(x.dtype), by_a, by_b

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from codec_lib.blocks.activations import activation as build_activation
 from codec_lib.blocks.antialias import CONTEXT
-from codec_lib.blocks.conv import Conv1d, ConvTranspose1d
+from codec_lib.blocks.conv import Conv1d, ConvTranspose1d, LastConv1d
 from codec_lib.blocks.recurrent import SkipLSTM
 from codec_lib.shapes import check_shape
 
@@ -127,7 +127,8 @@ class BigCodecEncoder(nn.Module):
         self.num_strided = len(layers)  # layers that run above the frame rate
         if lstm_layers:
             layers.append(SkipLSTM(channels, lstm_layers))
-        layers += [build_activation(activation, channels), conv(channels, latent_dim, 3)]
+        head = LastConv1d(channels, latent_dim, 3, norm=norm, pad_mode="constant")
+        layers += [build_activation(activation, channels), head]
         self.layers = nn.Sequential(*layers)
         self.context = _reach(strides, activation)
         self.receptive_field = None if lstm_layers else self.context
@@ -195,7 +196,8 @@ class BigCodecDecoder(nn.Module):
             units = [DilatedUnit(half, dilation, activation, norm) for dilation in DILATIONS]
             layers.append(Stage(build_activation(activation, channels), up, *units))
             channels = half
-        layers += [build_activation(activation, channels), conv(channels, 1, 7), nn.Tanh()]
+        head = LastConv1d(channels, 1, 7, norm=norm, pad_mode="constant")
+        layers += [build_activation(activation, channels), head, nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         self.context = _reach(strides, activation)
         self.receptive_field = None if lstm_layers else self.context

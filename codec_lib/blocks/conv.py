@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
+from codec_lib.blocks.stft import full_precision
+
 NORMS = ("weight_norm", "none")
 
 
@@ -172,6 +174,15 @@ class Conv1d(nn.Module):
         extra = num_frames(length, self.stride) * self.stride - length
         right = 0 if self.causal else self.padding_total // 2
         return self.conv(pad(x, self.padding_total - right, right + extra, self.pad_mode))
+
+
+class LastConv1d(Conv1d):
+    """``Conv1d`` in float32 also under autocast: bf16 rounds a waveform or a latent to 8 bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, T) to (B, C', ceil(T / stride)), float32 for any floating point below."""
+        with full_precision(x):
+            return super().forward(x.to(next(self.parameters()).dtype))
 
 
 class ConvTranspose1d(nn.Module):

@@ -16,7 +16,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from codec_lib.blocks.activations import activation as build_activation
-from codec_lib.blocks.conv import Conv1d, ConvTranspose1d
+from codec_lib.blocks.conv import Conv1d, ConvTranspose1d, LastConv1d
 from codec_lib.blocks.recurrent import SkipLSTM
 from codec_lib.blocks.tiling import run_tiled
 from codec_lib.shapes import check_shape
@@ -119,7 +119,7 @@ class SEANetEncoder(nn.Module):
                 "set bidirectional=False"
             )
         self.hop_length = math.prod(strides)
-        conv = partial(Conv1d, causal=causal, norm=norm)
+        conv, last = (partial(kind, causal=causal, norm=norm) for kind in (Conv1d, LastConv1d))
         layers: list[nn.Module] = [conv(1, width, 7)]
         channels = width
         for stride in reversed(strides):
@@ -133,7 +133,7 @@ class SEANetEncoder(nn.Module):
         if lstm_layers:
             layers.append(SkipLSTM(channels, lstm_layers, bidirectional))
             channels *= 2 if bidirectional else 1
-        layers += [build_activation(activation, channels), conv(channels, latent_dim, 7)]
+        layers += [build_activation(activation, channels), last(channels, latent_dim, 7)]
         self.layers = nn.Sequential(*layers)
         self.context = _strided_context(strides)
         # frames on each side; an LSTM remembers without bound
@@ -188,7 +188,7 @@ class SEANetDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.hop_length = math.prod(strides)
-        conv = partial(Conv1d, causal=causal, norm=norm)
+        conv, last = (partial(kind, causal=causal, norm=norm) for kind in (Conv1d, LastConv1d))
         channels = width * 2 ** len(strides)
         layers: list[nn.Module] = [conv(latent_dim, channels, 7)]
         if lstm_layers:
@@ -203,7 +203,7 @@ class SEANetDecoder(nn.Module):
                 ResidualBlock(out_channels, activation, causal, norm),
             ]
             channels = out_channels
-        layers += [build_activation(activation, channels), conv(channels, 1, 7)]
+        layers += [build_activation(activation, channels), last(channels, 1, 7)]
         self.layers = nn.Sequential(*layers)
         self.context = _strided_context(strides)
         self.receptive_field = None if lstm_layers else self.context + LATENT_CONTEXT

@@ -190,7 +190,7 @@ class Codec(nn.Module):
         Raises
         ------
         TypeError, ValueError
-            If dtype, shape, a rate, range or ``n_q`` do not fit, or a sample is not finite.
+            If dtype, shape, device, a rate, range or ``n_q`` do not fit, or a sample is not finite.
 
         Examples
         --------
@@ -200,6 +200,9 @@ class Codec(nn.Module):
         torch.Size([1, 2, 50])
         """
         check_speech(wav, self.sample_rate, sample_rate)
+        if wav.device != self.device:
+            hint = "Hint: wav.to(codec.device)"
+            raise ValueError(f"wav: got {wav.device}, expected {self.device}. {hint}")
         return self.to_codes(self.latents(wav), wav.shape[-1], n_q, token_rate)
 
     @torch.no_grad()
@@ -271,7 +274,7 @@ class Codec(nn.Module):
         Parameters
         ----------
         codes
-            What ``encode`` returned, all of it or some codebooks (``codes.select``).
+            What ``encode`` returned, all or some codebooks (``codes.select``); on any device.
         layers
             Codebooks to use, counted from 0, e.g. ``[0]``; None for all in ``codes``.
 
@@ -293,7 +296,8 @@ class Codec(nn.Module):
         codes = codes if layers is None else codes.select(layers)
         self.check_codes(codes)
         with eval_mode(self.decoder):
-            return self.synthesize(self.latent(codes))[..., : codes.num_samples]
+            z_q = self.latent(codes.to(self.device))
+            return self.synthesize(z_q)[..., : codes.num_samples]
 
     def latent(self, codes: Codes) -> Tensor:
         r"""Look codes up: the quantized latent z_q, shape (B, D, F), a sum over codebooks."""

@@ -66,7 +66,7 @@ def encode_blocks(
     Returns
     -------
     Codes
-        Of the whole waveform, shape (1, n_q, F), or (1, n_q, K) with lengths.
+        Of the whole waveform, shape (1, n_q, F), or (1, n_q, K) with lengths; on the CPU.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def encode_long(
     exact: bool = True,
     token_rate: float | None = None,
 ) -> Codes:
-    r"""Encode one waveform that is in memory.
+    r"""Encode one waveform that is in memory, on any device; the codes are on the CPU.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def decode_blocks(
     Yields
     ------
     Tensor
-        The next samples, shape (B, 1, t); ``codes.num_samples`` in all.
+        The next samples, shape (B, 1, t), on the CPU; ``codes.num_samples`` in all.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def decode_long(
     chunk_seconds: float = 20.0,
     exact: bool = True,
 ) -> Tensor:
-    r"""Decode to one waveform, shape (B, 1, T).
+    r"""Decode to one waveform, shape (B, 1, T), on the CPU.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-r"""CodecSlime: one codebook at 80 Hz, of which only 36 to 80 codes a second are sent.
+r"""CodecSlime: one codebook at 80 Hz, of which only 20 to 80 codes a second are sent.
 
 [Wang 2025]: BigCodec's network, whose frames are cut into segments of 1 to 4 by a scheduler
 (``rate/schedule.py``); each segment sends the code of its mean frame, Eq. (1), and its length, 2
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from codec_lib.codecs.bigcodec import PAPER, BigCodecConfig
-from codec_lib.codecs.config import SMOKE, CodecConfig
+from codec_lib.codecs.config import SMOKE, CodecConfig, make_quantizer
 from codec_lib.codecs.published_dac import load_codecslime_layout
 from codec_lib.codecs.registry import register
 from codec_lib.codecs.residual import FACTORISED, ResidualCodec
@@ -123,4 +123,5 @@ class CodecSlimeFSQ(CodecSlime):
 
     def build_quantizer(self, **options: Any) -> Bottleneck:
         """Return the finite scalar quantizer."""
-        return FiniteScalarQuantizer(self.config.latent_dim, **options)
+        sizes = {"latent_dim": self.config.latent_dim}
+        return make_quantizer((FiniteScalarQuantizer,), options, **sizes)

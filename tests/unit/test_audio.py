@@ -64,6 +64,17 @@ def test_blocks_join_to_the_whole(tmp_path, noise):
     torch.testing.assert_close(joined, audio.read(tmp_path / "a.flac", 16000), rtol=0, atol=1e-6)
 
 
+def test_blocks_have_samples_and_filters_have_precision(tmp_path, noise):
+    audio.write(tmp_path / "a.wav", noise, 22050)
+    for block in (0, -5):
+        with pytest.raises(ValueError, match=f"block: got {block}, expected at least one"):
+            next(audio.read_blocks(tmp_path / "a.wav", block))
+    for dtype in (torch.float16, torch.bfloat16, torch.int16):
+        with pytest.raises(TypeError, match=f"wav: got {dtype}, expected float32"):
+            audio.resample(noise.to(dtype), 22050, 16000)
+    assert audio.resample(noise.double(), 22050, 16000).dtype == torch.float64
+
+
 def test_stereo_becomes_the_mean_of_its_channels(tmp_path):
     left, right = np.full(100, 0.5), np.full(100, -0.25)
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), 16000)

@@ -110,6 +110,12 @@ def test_damage_is_found(codec, tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=message):
             read_codes(path)
+    for bit in range(8 * 12):  # of the prefix: magic, version, length of the header, checksum
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=str(path)):
+            read_codes(path)
     with pytest.raises(ValueError, match="expected a file of codes"):
         read_codes(tmp_path / "b.codes")
     with pytest.raises(ValueError, match="got 3 bytes, expected 2"):

@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from scipy import signal
 from torch import Tensor, nn
 
-from codec_lib.blocks.antialias import CONTEXT, AntiAliasedSnakeBeta, kaiser_lowpass
+from codec_lib.blocks.antialias import (
+    CONTEXT,
+    AntiAliasedSnakeBeta,
+    SnakeBetaFunction,
+    kaiser_lowpass,
+)
 from codec_lib.blocks.bigcodec import BigCodecDecoder, BigCodecEncoder
+from codec_lib.blocks.seanet import SEANetDecoder, SEANetEncoder
 
 BIGCODEC = {"strides": (5, 5, 2, 2, 2), "lstm_layers": 2, "activation": "snake_beta"}
 DAC = {"lstm_layers": 0, "activation": "snake"}
@@ -41,6 +47,47 @@ def test_snake_beta_is_the_direct_computation(length: int) -> None:
         for channel, (alpha, beta) in enumerate([(0.5, -0.3), (-1.0, 0.7)]):
             expected = direct_snake_beta(x[item, channel].double().numpy(), alpha, beta)
             assert np.allclose(got[item, channel], expected, atol=1e-5)
+
+
+def test_snake_beta_has_the_gradient_of_its_formula() -> None:
+    x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    a, b = (torch.rand(3, 1, dtype=torch.float64).add(0.5).requires_grad_() for _ in range(2))
+    assert torch.autograd.gradcheck(SnakeBetaFunction.apply, (x, a, b))
+    expected = x + (a * x).sin().square() / b
+    assert torch.allclose(SnakeBetaFunction.apply(x, a, b), expected, atol=1e-8)
+
+
+def test_snake_beta_keeps_little_for_the_gradient() -> None:
+    sizes = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    x = torch.randn(2, 8, 4000, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = AntiAliasedSnakeBeta(8)(x)  # keeps y alive: no storage is reused
+    assert y.shape == x.shape
+    assert sum(sizes.values()) < 7 * x.numel() * 4  # six filters' inputs; 12 without the function
+
+
+@pytest.mark.parametrize("network", ["seanet", "bigcodec"])
+def test_latent_and_waveform_leave_autocast_in_float32(network: str) -> None:
+    sizes = {"latent_dim": 4, "width": 2, "strides": (4, 2), "lstm_layers": 1}
+    kinds = (
+        (SEANetEncoder, SEANetDecoder)
+        if network == "seanet"
+        else (BigCodecEncoder, BigCodecDecoder)
+    )
+    encoder, decoder = (kind(**sizes) for kind in kinds)
+    wav = torch.randn(1, 1, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = encoder(wav)
+        made = decoder(z)
+    assert z.dtype == made.dtype == torch.float32
+    assert (made != made.bfloat16()).any()  # finer than bf16
+    assert torch.allclose(encoder(wav), z, atol=0.05)  # and close to what it is without
 
 
 def test_filter_is_a_lowpass() -> None:

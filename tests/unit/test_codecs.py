@@ -322,3 +322,15 @@ def test_no_published_layout_by_default() -> None:
     assert isinstance(codec, SpeechTokenizer)
     with pytest.raises(NotImplementedError, match="no published checkpoint"):
         Codec.load_published(codec, {})
+
+
+def test_codes_may_lie_on_another_device_and_waveforms_may_not(monkeypatch) -> None:
+    codec = codec_lib.build("speechtokenizer", "smoke")
+    wav, seen = torch.zeros(1, 1, 640), []
+    codes = codec.encode(wav)
+    z_q = codec.latent(codes)
+    monkeypatch.setattr(SpeechTokenizer, "device", torch.device("meta"))
+    monkeypatch.setattr(codec, "latent", lambda codes: seen.append(codes.codes.device) or z_q)
+    assert codec.decode(codes).shape == wav.shape and seen == [torch.device("meta")]
+    with pytest.raises(ValueError, match=r"wav: got cpu, expected meta\. Hint"):
+        codec.encode(wav)
