@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
 import logging
 import os
@@ -19,7 +20,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import papermill
 import yaml
 
 from codec_lib import nb, pages, student
+from codec_lib.paths import replace_text
 
 MAX_BYTES = 5_000_000
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -113,7 +114,7 @@ def output_problems(output: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-@contextmanager
+@contextlib.contextmanager
 def kernel_environment(profile: str, out: Path, jobs: int = 1) -> Any:
     r"""Set what the kernels inherit: profile, static widgets, where artefacts go, their threads.
 
@@ -180,7 +181,8 @@ def run_notebook(
             str(target),
             parameters=dict(parameters),
             kernel_name="python3",
-            cwd=str(source.parent),
+            # papermill would change the folder of the process, which other threads are in
+            cwd=None if Path.cwd() == source.parent.resolve() else str(source.parent),
             progress_bar=False,
             execution_timeout=limit,
             # else ipykernel speaks about its transport, and about being asked to end
@@ -230,11 +232,13 @@ def run_course(
     jobs
         Notebooks at a time; None takes ``default_jobs``.
     """
-    out, jobs = out or nb.build_root() / "course", jobs or default_jobs(profile)
+    out = (out or nb.build_root() / "course").resolve()  # kernels run in another folder
+    jobs = jobs or default_jobs(profile)
     entries = read_manifest(nb.ROOT / "notebooks" / "manifest.yml")
     chosen = choose(entries, only)
     started, records = time.perf_counter(), []
-    with kernel_environment(profile, out, jobs), ThreadPoolExecutor(jobs) as pool:
+    in_folder = contextlib.chdir(nb.ROOT / "notebooks")
+    with kernel_environment(profile, out, jobs), in_folder, ThreadPoolExecutor(jobs) as pool:
         runs = [pool.submit(_run_entry, entry, profile, settings or {}, out) for entry in chosen]
         try:
             for run in as_completed(runs):
@@ -301,7 +305,7 @@ def _write_reports(
         known = {record["file"]: record for record in json.loads(report.read_text())}
     known |= {record["file"]: record for record in records}
     merged = [known[entry["file"]] for entry in entries if entry["file"] in known]
-    report.write_text(json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
+    replace_text(report, json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
     total = sum(record["seconds"] for record in merged)
     subtitle = (
         f"{len(merged)} of {len(entries)} notebooks at profile {profile}, {total:.0f} s in all"

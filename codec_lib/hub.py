@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from codec_lib.codecs.base import Codec
 from codec_lib.codecs.registry import build_from_config
-from codec_lib.paths import checkpoints_root
+from codec_lib.paths import checkpoints_root, replace_text
 
 FORMAT = "codec_lib/1"
 LISTING = "checkpoints.json"
@@ -198,6 +198,11 @@ def load_module(
     """
     path = resolve(name_or_path)
     description, state = read_tensors(path)
+    if "card" not in description:
+        raise ValueError(
+            f"{path}: got a file that does not say what it is (it holds {sorted(description)}), "
+            "expected a saved module. Hint: the weights of a run in training are none; export them"
+        )
     module = build(description["card"])
     _load_state(module, state, path)
     if not hasattr(module, "fingerprint"):
@@ -298,7 +303,7 @@ def listing() -> dict[str, str]:
 def list_file(path: Path) -> None:
     r"""List the sha256 of one file of ``data/checkpoints``; the others stay as they are listed."""
     listed = dict(sorted({**listing(), path.name: sha256(path)}.items()))
-    (checkpoints_root() / LISTING).write_text(json.dumps(listed, indent=2) + "\n")
+    replace_text(checkpoints_root() / LISTING, json.dumps(listed, indent=2) + "\n")
 
 
 def sha256(path: str | Path) -> str:

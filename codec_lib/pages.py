@@ -24,6 +24,8 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 
+from codec_lib.paths import replace_text
+
 THUMBNAIL = 360  # pixels across
 AUDIO = re.compile(r"aria-label='([^']*)'[^>]*src='(data:audio/wav;base64,([^']+))'")
 EXTERNAL = re.compile(r"<(?:script|link|img|audio)\b[^>]*(?:src|href)=[\"']https?://", re.I)
@@ -255,13 +257,13 @@ def write_index(target: Path, entries: Sequence[Mapping[str, Any]], subtitle: st
         A line under the title.
     """
     cards = "\n".join(_article(entry) for entry in entries)
-    target.write_text(
+    replace_text(
+        target,
         "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f"<title>codec_lib: the course</title><style>{INDEX_STYLE}</style></head><body>"
         f"<h1>Neural speech codecs: the course</h1><p class='facts'>{html.escape(subtitle)}</p>"
         f"\n{cards}\n</body></html>\n",
-        encoding="utf-8",
     )
     return target
 

@@ -30,6 +30,7 @@ VARIANTS = {
     "test": "f3 f5 m4 m6",
 }
 TONES = (1, 2, 3, 4)
+RECIPE_VERSION = 1  # raise it when what is made changes: syllables on disk are then made again
 PITCHES = (30, 70)
 """Base pitches that are drawn for each token: wide, so that no pitch belongs to a tone."""
 SYLLABLES = """
@@ -95,7 +96,8 @@ def named_mandarin(sample_rate: int = 16_000) -> Corpus:
         If espeak-ng is missing.
     """
     folder = paths.corpora_root() / "synthetic-mandarin"
-    recipe = {"syllables": SYLLABLES, "variants": VARIANTS, "pitches": list(PITCHES), "voices": 4}
+    recipe = {"version": RECIPE_VERSION, "syllables": SYLLABLES, "variants": VARIANTS}
+    recipe |= {"pitches": list(PITCHES), "voices": 4}
     made_once(folder, recipe, lambda place: make_mandarin(place, voices_each=4))
     corpus = read_manifest(folder, sample_rate)
     corpus.name = "synthetic/mandarin"

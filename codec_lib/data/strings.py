@@ -10,6 +10,7 @@ Read next: ``pronunciation.py``.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from codec_lib import audio, paths
 from .manifests import emptied, made_once, read_manifest, write_manifest
 from .utterances import Corpus, Utterance
 
+RECIPE_VERSION = 1  # raise it when what is made changes: strings on disk are then made again
 WORDS = (3, 6)  # of a string, the last one excluded
 PAUSE_SECONDS = (0.05, 0.2)
 
@@ -93,7 +95,9 @@ def named_strings(name: str, words: Corpus) -> Corpus:
     """
     rate = words.sample_rate
     folder = paths.corpora_root() / f"{name.replace('/', '-')}-{rate}"
-    recipe = {"words": words.name, "recordings": len(words), "sample_rate": rate}
+    heard = [(one.utterance_id, one.text, words.length(index)) for index, one in enumerate(words)]
+    recipe = {"version": RECIPE_VERSION, "words": words.name, "sample_rate": rate}
+    recipe |= {"recordings": hashlib.sha256(str(heard).encode()).hexdigest()}
     recipe |= {"count": [*WORDS], "pauses": [*PAUSE_SECONDS]}
     made_once(folder, recipe, lambda place: make_strings(place, words))
     corpus = read_manifest(folder, rate)

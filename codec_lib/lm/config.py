@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
-from codec_lib.training.config import PRECISIONS, coerce
-from codec_lib.training.stages import known, merged
+from codec_lib.codecs.config import coerce, known
+from codec_lib.training.config import PRECISIONS
+from codec_lib.training.stages import merged
 
 Kind = TypeVar("Kind", bound="ModuleConfig")
 PARTS = ("both", "first", "others")  # of the unified model

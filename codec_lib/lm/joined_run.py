@@ -54,8 +54,9 @@ class JoinedRun(ModuleRun):
             )
         sizes = (config.batch_size, config.most_frames, config.most_joined, config.seed)
         self.batches = JoinedBatches(self.spoken, *sizes)
-        heard = [(one.utterance_id, one.codes.shape[1]) for one in self.spoken]
-        self.data_print = digest_of(fingerprint, heard)
+        said = [f"{one.utterance_id} {one.symbols} {one.places.tolist()}" for one in self.spoken]
+        frames = [one.codes.shape[1] for one in self.spoken]
+        self.data_print = digest_of(fingerprint, zip(said, frames, strict=True))
         self._data: Iterator[list[Group]] | None = None
 
     @property

@@ -159,8 +159,9 @@ class TokenizerRun(ModuleRun):
                            features=spoken_frames(held_out, sizes.hop_length),
                            hop_length=sizes.hop_length)  # fmt: skip
         self.held_out = [held[number] for number in range(config.valid_examples)]
-        heard = [(one.utterance_id, train.length(index)) for index, one in enumerate(train)]
-        self.data_print = digest_of("", heard)
+        said = [f"{one.utterance_id} {one.phonemes}" for one in train]
+        lengths = [train.length(index) for index in range(len(train))]
+        self.data_print = digest_of("", zip(said, lengths, strict=True))
         own = recipe(config.recipe)
         self.weights = [own.weight(f"recon_loss/{part}") for part in ("mel", "wave")]
         self.recipe = own

@@ -1,5 +1,7 @@
 """The runner refuses what a reader should not get; tiny notebooks made here show each refusal."""
 
+from pathlib import Path
+
 import nbformat
 import pytest
 import yaml
@@ -105,7 +107,9 @@ def test_two_notebooks_run_at_a_time_and_come_back_in_order(tmp_path, monkeypatc
         entries.append({**ENTRY, "file": name, **about})
     (folder / "manifest.yml").write_text(yaml.safe_dump({"notebooks": entries}))
     monkeypatch.setattr(course.nb, "ROOT", tmp_path)
-    records = course.run_course("smoke", out=tmp_path / "build" / "course", jobs=2)
+    monkeypatch.chdir(tmp_path)
+    records = course.run_course("smoke", out=Path("build/course"), jobs=2)
+    assert Path.cwd() == tmp_path and (tmp_path / "build" / "course" / "index.html").is_file()
     assert [record["file"] for record in records] == list(names)
     assert [record["problems"] for record in records] == [[], []]
     assert "2 notebooks, 2 at a time" in capsys.readouterr().out

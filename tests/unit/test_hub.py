@@ -151,6 +151,10 @@ def test_any_module(tmp_path: Path) -> None:
     assert again.fingerprint == hub.sha256(path)[:16]
     with pytest.raises(ValueError, match="do not fit"):
         hub.load_module(path, lambda card: nn.Linear(3, 3))
+    run = {"a": torch.ones(1)}
+    hub.save_tensors(run, tmp_path / "run.safetensors", False, {"step": 3})
+    with pytest.raises(ValueError, match=r"does not say what it is .*step.* Hint"):
+        hub.load_module(tmp_path / "run.safetensors", nn.Linear)
 
 
 class Command:
