@@ -15,6 +15,7 @@ import typer
 from codec_lib.commands import codebook_counts, part_of
 
 Names = Annotated[list[str], typer.Argument(help="[LABEL=]NAME or file; untrained:NAME random.")]
+Split = Annotated[str, typer.Option(help="train, dev or test; where there is none, all of it.")]
 Counts = Annotated[str, typer.Option("--n-q", help="Numbers of codebooks; those there are.")]
 Out = Annotated[Path | None, typer.Option(help="JSON to write.")]
 Most = Annotated[int, typer.Option(help="Utterances, spread over the corpus.")]
@@ -23,7 +24,7 @@ Most = Annotated[int, typer.Option(help="Utterances, spread over the corpus.")]
 def judge_command(
     codecs: Names,
     corpus: Annotated[str, typer.Option(help="Corpora, joined by commas.")] = "synthetic",
-    split: Annotated[str | None, typer.Option(help="train, dev or test.")] = None,
+    split: Split = "test",
     judges: Annotated[
         str, typer.Option(help="signal,pitch,words,phonemes,speaker,quality; words=NAME ...")
     ] = "signal",
@@ -32,13 +33,12 @@ def judge_command(
     out: Out = None,
 ) -> None:
     """Let judges hear what codecs leave of whole utterances, beside the utterances themselves."""
-    from codec_lib.data import corpus as find_corpus
     from codec_lib.evaluation.comparison import named_codecs
     from codec_lib.evaluation.judges import clips_of, judge_codec, make_judges
     from codec_lib.evaluation.results import write_results
 
     found, models = make_judges(judges.split(",")), named_codecs(codecs)
-    clips = clips_of(find_corpus(corpus, split), max_utterances)
+    clips = clips_of(part_of(corpus, split, False), max_utterances)
     originals, rows = {name: judge(clips) for name, judge in found.items()}, []
     conditions = {"corpus": corpus, "split": split, "utterances": len(clips), "judges": judges}
     conditions["fingerprints"] = _fingerprints(models)
@@ -107,9 +107,7 @@ def leaderboard_command(
         list[str] | None, typer.Argument(help="[LABEL=]NAME or file; all shipped codecs.")
     ] = None,
     corpus: Annotated[str, typer.Option(help="Held-out speech.")] = "synthetic",
-    split: Annotated[
-        str, typer.Option(help="train, dev or test; where there is none, all.")
-    ] = "test",
+    split: Split = "test",
     judges: Annotated[str, typer.Option(help="As in judge.")] = "signal",
     max_utterances: Most = 60,
     max_seconds: Annotated[float, typer.Option(help="Of each; 0 for all, with texts.")] = 6.0,

@@ -23,7 +23,7 @@ from codec_lib.benchmark_commands import (
     leaderboard_command,
     slmtokbench_command,
 )
-from codec_lib.commands import assignments, option_numbers, units_command
+from codec_lib.commands import assignments, option_numbers, part_of, units_command
 from codec_lib.language_commands import (
     bands_command,
     judge_lm_command,
@@ -238,6 +238,22 @@ def corpus_describe(
     _table(describe(corpus(name, download=download)))
 
 
+@corpus_app.command("excerpt")
+def corpus_excerpt(
+    name: Annotated[str, typer.Argument(help="E.g. fsdd, librispeech/test-other.")],
+    source: Annotated[Path, typer.Option(help="Folder as published: a clone, or LibriSpeech.")],
+    out: Annotated[
+        Path | None, typer.Option(help="New folder; by default where it is looked for.")
+    ] = None,
+) -> None:
+    """Make the excerpt of a public corpus that the printed figures are measured on."""
+    from codec_lib.data.excerpts import excerpt_folder, make_excerpt
+
+    place = out or excerpt_folder(name)
+    made = make_excerpt(name, source, place)
+    typer.echo(f"{made.name}: {len(made)} utterances, {made.hours:.2f} h, in {place}")
+
+
 @anchors_app.command("convert")
 def anchors_convert(
     source: Annotated[Path, typer.Argument(metavar="FILE.bin", help="Published k-means units.")],
@@ -277,7 +293,9 @@ def evaluate_command(
         typer.Argument(help="[LABEL=]NAME or file; untrained:NAME random, cut:NAME any rate."),
     ],
     corpus: Annotated[str, typer.Option(help="Corpora, joined by commas.")] = "synthetic",
-    split: Annotated[str | None, typer.Option(help="train, dev or test.")] = None,
+    split: Annotated[
+        str, typer.Option(help="train, dev or test; where there is none, all of it.")
+    ] = "test",
     n_q: Annotated[str, typer.Option("--n-q", help="Numbers of codebooks.")] = "1,2,4,8",
     max_utterances: int = 50,
     max_seconds: Annotated[float, typer.Option(help="Of each utterance; 0: all of it.")] = 6.0,
@@ -288,6 +306,7 @@ def evaluate_command(
     out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
 ) -> None:
     """Measure reconstruction (mel distance, SI-SDR, STOI, PESQ) and what each codebook knows."""
+    from codec_lib.data import check_speakers
     from codec_lib.data import corpus as find_corpus
     from codec_lib.data.transcripts import Symbols
     from codec_lib.evaluation.comparison import as_text, compare_codecs, named_codecs
@@ -295,7 +314,7 @@ def evaluate_command(
 
     models = named_codecs(codecs)
     sample_rate = next(iter(models.values())).sample_rate
-    speech = find_corpus(corpus, split, sample_rate)
+    speech = part_of(corpus, split, False, sample_rate)
     counts = option_numbers(n_q, "--n-q")
     known, unseen = (
         find_corpus("synthetic", part, sample_rate) if probe or read else None
@@ -304,19 +323,25 @@ def evaluate_command(
     told = [speech] if corpus != "synthetic" and all(one.text for one in speech) else []
     spoken = (known, [unseen, *told], read.split(",")) if read else None
     rates = option_numbers(frame_rate, "--frame-rate", float, may_be_empty=True)
-    for kind in read.split(",") if read else []:
-        Symbols(kind)  # a mistake is said before anything is measured
+    for kind in read.split(",") if read else []:  # mistakes are said before anything is measured
+        Symbols(kind)
+        check_speakers(known, spoken[1])
     if schemes != "scheduled" and not rates:
         raise ValueError("--schemes: got some without --frame-rate, at which they differ")
     limits = (max_utterances, max_seconds or None)
     aligned, cuts = (known, unseen) if probe else None, schemes.split(",")
-    rows = compare_codecs(models, speech, counts, *limits, aligned, rates, cuts, spoken)
+    conditions = {name: model.fingerprint for name, model in models.items()}
+    conditions = {"fingerprints": conditions, "corpus": corpus, "split": split}
+    conditions |= {"max_utterances": max_utterances, "max_seconds": max_seconds}
+    conditions |= {"probe": "synthetic, train to test" if probe else None, "read": read}
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        if out is not None:  # minutes a codec: what is known is kept
+            write_results(out, rows, conditions)
+
+    rows = compare_codecs(models, speech, counts, *limits, aligned, rates, cuts, spoken, keep)
     typer.echo(as_text(rows))
     if out is not None:
-        conditions = {name: model.fingerprint for name, model in models.items()}
-        conditions = {"fingerprints": conditions, "corpus": corpus, "split": split}
-        conditions |= {"max_utterances": max_utterances, "max_seconds": max_seconds}
-        conditions |= {"probe": "synthetic, train to test" if probe else None, "read": read}
         typer.echo(f"written: {write_results(out, rows, conditions)}")
 
 

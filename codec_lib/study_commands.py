@@ -173,25 +173,30 @@ def claims_command(
     runs: Annotated[Path, typer.Option(help="Folder of trainings and values.")] = Path(
         "runs/claims"
     ),
-    table: Annotated[bool, typer.Option("--table", help="Only show what is known.")] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="Only show what is known, by default what ships.")
+    ] = False,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of ClaimSettings; repeat.")
     ] = None,
     into: Annotated[
         Path | None, typer.Option(help="Markdown file whose table is written anew, e.g. README.md.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="JSON; goes on with what it holds.")] = Path(
-        "data/results/claims.json"
-    ),
+    out: Annotated[
+        Path | None, typer.Option(help="JSON; goes on with what it holds; claims.json in --runs.")
+    ] = None,
 ) -> None:
     """Test the papers' claims over seeds; the same command again goes on where it stopped."""
     from codec_lib.evaluation import claims
+    from codec_lib.paths import data_root
 
     given = {"corpus": corpus, "heard": heard, "steps": steps}
     given = {key: value for key, value in given.items() if value is not None}
     settings, done = claims.settings_of({**given, **assignments(change or [])}), True
     if table and (only or seeds != "0,1,2"):
         raise ValueError("--table: got --only or --seeds too, but it shows all that is known")
+    if out is None:
+        out = (data_root() / "results" if table else runs) / "claims.json"
     if table:
         rows = claims.claim_rows(claims.known_values(runs, out, settings))
     else:

@@ -4,7 +4,7 @@ r"""Speech to train on and to measure with: synthetic, recorded, cut into crops.
 training crops out of it. Read next: ``utterances.py``.
 """
 
-from .corpora import check_speakers, corpus, describe, found, join
+from .corpora import check_recordings, check_speakers, corpus, describe, found, join
 from .pronunciation import pronounce
 from .segments import CropDataset, batches
 from .synthetic import make_synthetic
@@ -18,6 +18,7 @@ __all__ = [
     "Utterance",
     "Word",
     "batches",
+    "check_recordings",
     "check_speakers",
     "corpus",
     "describe",

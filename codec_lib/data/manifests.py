@@ -3,11 +3,13 @@ r"""Read and write the manifest form: a folder with ``manifest.csv`` and its aud
 Columns: ``utterance_id, audio_path, speaker_id, language, text, label, tone, split``, empty where
 unknown, paths relative to the folder; optionally ``sex, sample_rate, num_samples``. Phonemes, where
 there are any, stand in ``phonemes.jsonl``: ``{"utterance_id": ..., "phonemes": [[symbol, start,
-end], ...]}`` in samples. No paper. Used by notebook 01. Read next: ``layouts.py``.
+end], ...]}`` in samples of the file, whose header says the rate where no column does. No paper.
+Used by notebook 01. Read next: ``layouts.py``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -16,6 +18,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from codec_lib import audio
 
 from .utterances import Corpus, Phoneme, Utterance
 
@@ -117,13 +121,19 @@ def _utterance(
 ) -> Utterance:
     """Make one utterance of one row."""
     known = {name: (row.get(name) or "").strip() for name in (*COLUMNS[2:], "sex")}
-    name = row["utterance_id"]
+    name, path = row["utterance_id"], str(root / row["audio_path"])
+    rate, count = (int(row.get(column) or 0) for column in ("sample_rate", "num_samples"))
+    said = phonemes.get(name, ())
+    if said and rate < 1:  # their times mean nothing without it
+        with contextlib.suppress(audio.AudioError):  # the corpus reports it when it is heard
+            info = audio.read_info(path)
+            rate, count = info.sample_rate, info.num_samples
     return Utterance(
         utterance_id=name,
-        audio_path=str(root / row["audio_path"]),
-        sample_rate=int(row.get("sample_rate") or 0),
-        num_samples=int(row.get("num_samples") or 0),
-        phonemes=phonemes.get(name, ()),
+        audio_path=path,
+        sample_rate=rate,
+        num_samples=count,
+        phonemes=said,
         **known,
     )
 

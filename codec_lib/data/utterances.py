@@ -88,7 +88,7 @@ class Utterance:
         Raises
         ------
         ValueError
-            If the utterance carries no phonemes.
+            If the utterance carries no phonemes, or its sample rate is not known.
 
         Examples
         --------
@@ -101,6 +101,11 @@ class Utterance:
             raise ValueError(
                 f"{self.utterance_id}: got no phonemes, expected an aligned utterance. "
                 "Hint: the synthetic corpus carries them."
+            )
+        if self.sample_rate < 1:
+            raise ValueError(
+                f"{self.utterance_id}: got phonemes at {self.sample_rate} Hz, expected the sample "
+                "rate that they are counted at"
             )
         symbols, position = [], 0
         for frame in range(num_frames):

@@ -3,12 +3,15 @@ r"""How much of each frequency band survives: coherence of waveforms, correlatio
 The magnitude of the transfer function from speech to its reconstruction is what [Li et al. 2024,
 Cont-SPT] call information retention, at 2, 5 and 8 kHz. A decoder that invents the phase destroys
 it in every band although nothing can be heard, so the magnitudes of the spectrogram are compared
-over time as well, which do not depend on the phase. Notebook: 41. Leaves out: hearing.
+over time as well, which do not depend on the phase. Averages of few windows are not 0 even for
+phases that have nothing to do with each other; what they are then, the floor, stands beside both
+measures, and a value there says nothing. Notebook: 41. Leaves out: hearing.
 Read next: ``reconstruction.py``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -23,6 +26,8 @@ from .reconstruction import spread_indices
 from .results import summarise
 
 EDGES = (0, 500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000)  # Hz
+MEASURES = ("transfer", "coherence", "envelope", "transfer_floor", "coherence_floor")
+DRAWS = 16  # of phases for the floor
 
 
 def band_retention(
@@ -48,8 +53,9 @@ def band_retention(
     -------
     list[dict[str, float]]
         A row per band: ``low`` and ``high`` (Hz); ``transfer`` H and ``coherence`` C; ``envelope``,
-        the correlation over time of the band's log magnitude with its own in the original; NaN
-        where the original has no energy.
+        the correlation over time of the band's log magnitude with its own in the original;
+        ``transfer_floor`` and ``coherence_floor``, H and C of the same magnitudes with phases drawn
+        at random, the mean of some draws. NaN where the original has no energy.
 
     Raises
     ------
@@ -69,18 +75,27 @@ def band_retention(
     options = {"hop_length": size // 2, "window": window, "return_complex": True, "center": False}
     x, y = torch.stft(pair.double().cpu(), size, **options)  # (bins, frames)
     power, other = (one.abs().square().mean(1) for one in (x, y))  # S_xx, S_yy
-    cross = (x.conj() * y).mean(1).abs()  # |S_xy|
+    cross = torch.cat([(x.conj() * y).mean(1).abs()[None], _unrelated(x, y)])  # |S_xy|, (17, bins)
     place, rows = torch.arange(len(power)) * sample_rate / size, []
     for low, high in pairwise(edges):
         inside = (place >= low) & (place < high)
         energy = power[inside].sum()
-        both = cross[inside].square() / (power[inside] * other[inside]).clamp_min(1e-300)
+        both = cross[:, inside].square() / (power[inside] * other[inside]).clamp_min(1e-300)
+        transfer, coherence = cross[:, inside].sum(1) / energy, both @ power[inside] / energy
         row = {"low": float(low), "high": float(high)}
-        row["transfer"] = float(cross[inside].sum() / energy)
-        row["coherence"] = float((both * power[inside]).sum() / energy)
+        row |= {"transfer": float(transfer[0]), "coherence": float(coherence[0])}
         row["envelope"] = _correlation(*(one[inside].abs().mean(0) for one in (x, y)))
+        row["transfer_floor"] = float(transfer[1:].mean())
+        row["coherence_floor"] = float(coherence[1:].mean())
         rows.append(row)
     return rows
+
+
+def _unrelated(x: Tensor, y: Tensor) -> Tensor:
+    """Return |S_xy| (draws, bins) of spectra (bins, frames) if all phases of y were random."""
+    loud, generator = x.abs() * y.abs(), torch.Generator().manual_seed(0)
+    turns = (torch.rand(loud.shape, generator=generator, dtype=loud.dtype) for _ in range(DRAWS))
+    return torch.stack([torch.polar(loud, 2 * math.pi * turn).mean(1).abs() for turn in turns])
 
 
 def retention_rows(
@@ -106,7 +121,7 @@ def retention_rows(
     -------
     list[dict[str, Any]]
         A row for each way and band: ``way``, ``low``, ``high``, ``utterances``, and of each measure
-        the fields of ``results.summarise``.
+        and floor the fields of ``results.summarise``.
 
     Raises
     ------
@@ -123,7 +138,7 @@ def retention_rows(
         for band in zip(*kept, strict=True):
             row: dict[str, Any] = {"way": name, "low": band[0]["low"], "high": band[0]["high"]}
             row["utterances"] = len(band)
-            for measure in ("transfer", "coherence", "envelope"):
+            for measure in MEASURES:
                 row |= summarise([one[measure] for one in band], measure)
             found.append(row)
     return found

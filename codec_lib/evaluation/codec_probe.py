@@ -19,7 +19,7 @@ from codec_lib import audio
 from codec_lib.codecs.base import Codec
 from codec_lib.data import Corpus, check_speakers
 from codec_lib.quantizers import ProductQuantizer, code_counts
-from codec_lib.quantizers.health import health_from_counts
+from codec_lib.quantizers.health import CountWindow, health_from_counts
 from codec_lib.rate.segments import at_frame_rate
 
 from .ctc_probe import ctc_probe
@@ -103,10 +103,10 @@ def codebook_use(codec: Codec, wavs: Iterable[Tensor]) -> dict[str, Tensor]:
     wavs
         Shape (1, T) each, at its sample rate; of a dynamic rate every token counts once.
     """
-    sizes, counts = codec.codebook_sizes, 0
+    used = CountWindow(1 << 62)  # looks back on all
     for wav in wavs:
-        counts = counts + code_counts(codec.encode(wav[None].to(codec.device)).codes.cpu(), sizes)
-    return health_from_counts(counts, sizes)
+        used.add_codes(codec.encode(wav[None].to(codec.device)).codes, codec.codebook_sizes)
+    return health_from_counts(used.counts(), codec.codebook_sizes)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ Read next: ``speed.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,7 @@ def compare_codecs(
     token_rates: Sequence[float] = (),
     schemes: Sequence[str] = ("scheduled",),
     spoken: tuple[Corpus, Sequence[Corpus], Sequence[str]] | None = None,
+    keep: Callable[[list[dict[str, Any]]], object] = lambda rows: None,
 ) -> list[dict[str, Any]]:
     r"""Measure several codecs alike.
 
@@ -124,12 +125,13 @@ def compare_codecs(
     n_q, max_utterances, max_seconds
         As in ``evaluate_codec``; counts that a codec does not have are left out.
     aligned, spoken
-        Arguments of ``probe_codebooks``: training and test part of a corpus with phoneme times; and
-        of ``read_codebooks``: training part, tests, symbols. None leaves the probe out.
+        Arguments of ``probe_codebooks`` (training and test part, with phoneme times) and of
+        ``read_codebooks`` (training part, tests, symbols). None leaves the probe out.
     token_rates, schemes
         As in ``rate_scores``; rates that a codec does not have are left out. With any, codecs are
-        compared by rate, with all their codebooks, and ``n_q`` does not matter. The first codec at
-        the first scheme is what the others are subtracted from.
+        compared by rate, whatever ``n_q``; the first at the first scheme is subtracted from others.
+    keep
+        Called with all rows so far after every codec.
 
     Returns
     -------
@@ -158,6 +160,7 @@ def compare_codecs(
         if spoken is not None:
             found = read_codebooks(codec, *spoken)
             rows += [{"codec": name, "measure": "reading", **row} for row in found]
+        keep(rows)
     return rows + _differences(by_rate)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,9 +28,11 @@ from codec_lib.data import Corpus, check_speakers
 from codec_lib.data.segments import length_batches
 from codec_lib.data.transcripts import Symbols
 from codec_lib.losses.ctc import ctc_greedy, ctc_loss, frames_needed
+from codec_lib.teachers.perturbation import VoiceError
 
 from .ctc_network import WIDTH, CtcProbe, padded, train_probe
 from .errors import symbol_errors
+from .robustness import Perturbation
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class Prepared:
 
 
 @torch.no_grad()
-def extracted(extract: Callable[[Tensor], Tensor], corpus: Corpus) -> list[Tensor | None]:
+def extracted(
+    extract: Callable[[Tensor], Tensor], corpus: Corpus, perturb: Perturbation | None = None
+) -> list[Tensor | None]:
     r"""Compute the codes or features of a corpus, from which any kind of symbols can be read.
 
     Parameters
@@ -69,18 +74,25 @@ def extracted(extract: Callable[[Tensor], Tensor], corpus: Corpus) -> list[Tenso
         (1, F, D) float.
     corpus
         Any.
+    perturb
+        Changes every waveform first; each utterance has its own random numbers, the same ones
+        whenever it is heard.
 
     Returns
     -------
     list[Tensor | None]
-        Of each utterance (F, K) int64 or (F, D) float32; None for a bad file.
+        Of each utterance (F, K) int64 or (F, D) float32; None for a bad file, and for a recording
+        that could not be changed: whose change raised ``VoiceError``.
     """
     heard: list[Tensor | None] = []
     for index in range(len(corpus)):
         try:
-            found = extract(corpus.load(index)[None])[0].cpu()  # (F,), (F, K) or (F, D)
-        except audio.AudioError:
-            heard.append(None)  # the corpus has reported it
+            wav = corpus.load(index)  # (1, T)
+            if perturb is not None:
+                wav = perturb(wav, corpus.sample_rate, np.random.default_rng([0, index]))
+            found = extract(wav[None])[0].cpu()  # (F,), (F, K) or (F, D)
+        except (audio.AudioError, VoiceError):
+            heard.append(None)  # the corpus has reported it; what could not be changed is counted
             continue
         found = found[:, None] if found.ndim == 1 else found
         heard.append(found.float() if found.is_floating_point() else found.long())

@@ -8,12 +8,14 @@ Leaves out: large language models as heads. Read next: ``abx.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 from torchaudio.functional import edit_distance
 
@@ -21,7 +23,7 @@ from codec_lib.data import Corpus, Utterance, check_speakers
 from codec_lib.data.transcripts import Symbols
 
 from .class_probe import fit_class_probe, name_labels
-from .ctc_probe import ProbeSettings, fit_probe, prepare, read_logits, spelt
+from .ctc_probe import Prepared, ProbeSettings, fit_probe, prepare, read_logits, spelt
 from .discrete import Form, Heard, mean_log_counts, token_use
 from .errors import symbol_errors
 from .probes import _scored
@@ -96,9 +98,9 @@ def read_forms(
     list[dict]
         A row per form, seed and test: ``form``, ``test``, ``seed``, ``hidden``; ``curve``, the loss
         of every step; ``errors`` and ``sizes``, edits and symbols of each utterance (0 where it was
-        left out), and ``recordings``, the number of what it is a piece of, for ``compare``; the
-        fields of ``symbol_errors`` and ``token_use``; and, with a form ``units N``, of
-        ``rarity_effect`` by the rarity of these.
+        left out), ``left_out``, how many were, and ``recordings``, the number of what it is a piece
+        of, for ``compare``; the fields of ``symbol_errors`` and ``token_use``; and, with a form
+        ``units N``, of ``rarity_effect`` by the rarity of these.
     """
     check_speakers(known[0], [corpus for _, corpus, _ in tests])
     kind, settings, rows = Symbols(symbols), settings or ProbeSettings(), []
@@ -119,7 +121,7 @@ def read_forms(
             for (name, corpus, heard), counts, tested in zip(tests, often, parts, strict=True):
                 pairs = spelt(read_logits(probe, tested.inputs), tested, kind)
                 found = {"test": name, **symbol_errors(pairs, kind), **token_use(form, heard)}
-                found |= _by_utterance(pairs, tested.indices, corpus)
+                found |= _by_utterance(pairs, tested, corpus)
                 if counts is not None:
                     of = found["recordings"][tested.indices]
                     found |= rarity_effect(pairs, counts[tested.indices], of)
@@ -128,15 +130,16 @@ def read_forms(
 
 
 def _by_utterance(
-    pairs: Sequence[tuple[Sequence[str], Sequence[str]]], indices: Sequence[int], corpus: Corpus
-) -> dict[str, np.ndarray]:
+    pairs: Sequence[tuple[Sequence[str], Sequence[str]]], tested: Prepared, corpus: Corpus
+) -> dict[str, Any]:
     """Return edits and symbols of each utterance, 0 where it was left out, and its recording."""
     errors, sizes = np.zeros(len(corpus)), np.zeros(len(corpus))
-    errors[list(indices)] = [edit_distance(found, right) for found, right in pairs]
-    sizes[list(indices)] = [len(right) for _, right in pairs]
+    errors[tested.indices] = [edit_distance(found, right) for found, right in pairs]
+    sizes[tested.indices] = [len(right) for _, right in pairs]
     files = [str(utterance.audio_path) for utterance in corpus]
     recordings = np.unique(files, return_inverse=True)[1]
-    return {"errors": errors, "sizes": sizes, "recordings": recordings}
+    found = {"errors": errors, "sizes": sizes, "recordings": recordings}
+    return {**found, "left_out": tested.left_out}
 
 
 def rarity_effect(
@@ -207,8 +210,8 @@ def label_forms(
     -------
     list[dict]
         A row per form, seed and test: ``form``, ``test``, ``seed``, ``hidden``, ``curve``,
-        ``errors`` (1 for a wrong label) and ``sizes`` (1) as in ``read_forms``, the fields of
-        ``ProbeResult`` and of ``token_use``.
+        ``errors`` (1 for a wrong label), ``sizes`` (1) and ``left_out`` (of those with one of the
+        labels) as in ``read_forms``, the fields of ``ProbeResult`` and of ``token_use``.
 
     Raises
     ------
@@ -236,6 +239,7 @@ def label_forms(
                 errors, sizes = np.zeros(len(corpus)), np.zeros(len(corpus))
                 errors[indices], sizes[indices] = (found != expected).numpy(), 1
                 result = _scored(found, labels, expected).to_dict() | token_use(form, heard)
+                result["left_out"] = sum(label(one) in names for one in corpus) - len(indices)
                 rows.append({**row, "test": name, "errors": errors, "sizes": sizes, **result})
     return rows
 
@@ -288,9 +292,9 @@ def compare(
     Returns
     -------
     tuple[float, float, float]
-        Positive where ``form`` is the better one; ends of its 95 % interval, from resampling
-        seeds and utterances together, the same ones for both forms; pieces of one recording stay
-        together.
+        Positive where ``form`` is the better one; ends of its 95 % interval: of utterances by
+        resampling them, the same ones for both forms, pieces of one recording together; of seeds,
+        if two or more, by Student's t, since few to resample.
 
     Raises
     ------
@@ -312,12 +316,19 @@ def compare(
     whole = np.unique(whole, return_inverse=True)[1]
     apart = np.array([np.bincount(whole, one) for one in apart[:, used]])
     symbols, rng = np.bincount(whole, sizes[0, 0, used]), np.random.default_rng(0)
-    count, total = len(seeds[0]), len(symbols)
-    drawn = rng.multinomial(total, np.full(total, 1 / total), resamples)  # (R, N)
-    of_seed = rng.multinomial(count, np.full(count, 1 / count), resamples)  # (R, S)
-    rates = (drawn @ apart.T * of_seed).sum(1) / (count * (drawn @ symbols))
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return float(apart.sum() / (count * symbols.sum())), float(low), float(high)
+    drawn = rng.multinomial(len(symbols), np.full(len(symbols), 1 / len(symbols)), resamples)
+    low, high = np.percentile(drawn @ apart.mean(0) / (drawn @ symbols), [2.5, 97.5])  # (R,)
+    by_seed = apart.sum(1) / symbols.sum()  # (S,)
+    value, reach = float(by_seed.mean()), _student_reach(by_seed)
+    return value, value - math.hypot(value - low, reach), value + math.hypot(high - value, reach)
+
+
+def _student_reach(values: np.ndarray) -> float:
+    """Return how far the mean of a few values is known, by Student's t; 0 for a single one."""
+    if len(values) < 2:
+        return 0.0
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    return float(stats.t.ppf(0.975, len(values) - 1)) * error
 
 
 def of_form(rows: Sequence[Mapping[str, Any]], form: str, test: str = "clean") -> list:
@@ -344,14 +355,16 @@ def added(rows: Sequence[Mapping[str, Any]], test: str, base: str = "clean") -> 
     Returns
     -------
     list[dict]
-        With the differences as ``errors``, for ``compare``.
+        With the differences as ``errors``, for ``compare``; what was left out of the base is left
+        out here, too.
     """
     before = {(r["form"], r["seed"], r["hidden"]): r for r in rows if r["test"] == base}
-    return [
-        r | {"errors": r["errors"] - before[r["form"], r["seed"], r["hidden"]]["errors"]}
-        for r in map(dict, rows)
-        if r["test"] == test
-    ]
+    found = []
+    for row in (dict(one) for one in rows if one["test"] == test):
+        first = before[row["form"], row["seed"], row["hidden"]]
+        sizes = np.where(first["sizes"] > 0, row["sizes"], 0)
+        found.append(row | {"errors": row["errors"] - first["errors"], "sizes": sizes})
+    return found
 
 
 def loss_curves(

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from codec_lib import audio
-from codec_lib.data import Corpus, Utterance, check_speakers
+from codec_lib.data import Corpus, Utterance, check_recordings, check_speakers
 
 from .softmax_probe import fit_linear_probe
 
@@ -241,7 +241,7 @@ def phoneme_probe(
     Raises
     ------
     ValueError
-        If a corpus is not aligned, or a speaker is in both.
+        If a corpus is not aligned, or a speaker or a recording is in both.
     """
     check_speakers(train, [test])
     symbols = sorted(set(train.phoneme_set) | set(test.phoneme_set) | {SILENCE})
@@ -270,7 +270,8 @@ def utterance_probe(
     extract
         As in ``phoneme_probe``.
     train, test
-        Corpora; for words without common speakers, for speakers with the same ones.
+        Corpora without common recordings; for words without common speakers, for speakers with the
+        same ones.
     label
         Function from an utterance to its label, e.g. ``lambda u: u.label`` or ``u.speaker_id``.
     num_codes
@@ -282,7 +283,13 @@ def utterance_probe(
     -------
     ProbeResult
         On the test corpus; labels that only occur there count as missed.
+
+    Raises
+    ------
+    ValueError
+        If a recording is in both corpora.
     """
+    check_recordings(train, [test])
     names = sorted({str(label(one)) for corpus in (train, test) for one in corpus})
     known, truth = pooled_features(extract, train, label, names, num_codes)
     tested, expected = pooled_features(extract, test, label, names, num_codes)

@@ -10,6 +10,8 @@ import json
 import math
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +123,8 @@ def write_results(
         One mapping per setting, e.g. of ``evaluate_codec``. NaN is written as null.
     conditions
         What was measured on what: codec and fingerprint, corpus, utterances, seeds. Versions of
-        Python, torch and this library are added, with the revision if it runs from a checkout.
+        Python, torch and this library are added, with the revision if it runs from a checkout, the
+        command, and the machine.
 
     Returns
     -------
@@ -141,12 +144,33 @@ def write_results(
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"conditions": {**conditions, "versions": versions}, "rows": [dict(r) for r in rows]}
+    added = {"versions": versions, "command": _command(), "machine": _machine()}
+    content = {"conditions": {**conditions, **added}, "rows": [dict(r) for r in rows]}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     text = json.dumps(_plain(content), indent=1, allow_nan=False)
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
     return path
+
+
+def _command() -> str:
+    """Return the ``codec-lib`` command that is running, or nothing for other programs."""
+    program = Path(sys.argv[0])
+    is_ours = program.name == "codec-lib" or program.parts[-2:] == ("codec_lib", "cli.py")
+    return shlex.join(["codec-lib", *sys.argv[1:]]) if is_ours else ""
+
+
+def _machine() -> dict[str, Any]:
+    """Return processor, threads, and accelerator where there is one."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "processor": platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }
 
 
 def read_results(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

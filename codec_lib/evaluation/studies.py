@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from codec_lib.codecs.base import Codec
-from codec_lib.data import Corpus, Utterance
+from codec_lib.data import Corpus, Utterance, check_recordings, check_speakers
 from codec_lib.teachers import load_teacher
 from codec_lib.teachers.features import long_features
 
@@ -39,9 +39,10 @@ from .judges.signal import PitchJudge
 from .results import jackknife_interval
 from .teacher_probe import baselines
 from .teacher_units import named_perturbations
-from .tone import discretise, pitch_contour, syllables_of, tone_rows
+from .tone import check_voices, discretise, pitch_contour, syllables_of, tone_rows
 
-TASKS = ("phonemes", "characters", "label", "speaker", "slot:NAME")
+SPELT = ("phonemes", "characters")  # read by CTC
+TASKS = (*SPELT, "label", "speaker", "slot:NAME")
 
 
 def feature_function(name: str) -> Extract:
@@ -183,7 +184,8 @@ def discrete_study(
         One of ``TASKS``: ``"phonemes"`` or ``"characters"`` (by CTC); ``"label"``, ``"speaker"`` or
         a slot of the label, e.g. ``"slot:size"`` (of whole utterances).
     train, test
-        Corpora with what the task asks for; those of CTC without common speakers.
+        Corpora with what the task asks for, without common recordings; those of CTC without common
+        speakers.
     settings
         What is varied.
     log
@@ -196,35 +198,43 @@ def discrete_study(
         ``test`` (``"clean"`` or the perturbation), ``seeds``; ``error`` (share of symbols or labels
         that are wrong) and ``cost``, how much higher it is than that of the continuous form, both
         with ``_low`` and ``_high`` over seeds and utterances (``form_heads.compare``); ``by_seed``,
-        the error with each; means over seeds of the numbers of ``discrete.token_use`` and
+        the error with each; ``left_out``, how many test utterances could not be read (the most of
+        any seed); means over seeds of the numbers of ``discrete.token_use`` and
         ``form_heads.rarity_effect``.
 
     Raises
     ------
     ValueError
-        If there is no such task, perturbation or kind of form.
+        If there is no such task, perturbation or kind of form, or a recording, or for CTC a
+        speaker, is in both corpora.
     """
     settings, extract = settings or DiscreteSettings(), feature_function(features)
-    label = _label_of(task)
+    _label_of(task)  # a mistake is said before anything is heard
+    (check_speakers if task in SPELT else check_recordings)(train, [test])
     heard, tests = extracted(extract, train), [("clean", test, extracted(extract, test))]
     for name, change in named_perturbations(settings.perturbations).items():
-        tests.append((name, test, extracted(_after(extract, change, test.sample_rate), test)))
+        tests.append((name, test, extracted(extract, test, change)))
     rows: dict[int, list[dict[str, Any]]] = {hidden: [] for hidden in settings.hidden}
     for seed in settings.seeds:
         forms = _fitted_forms(heard, settings, seed)
         for hidden, found in rows.items():
-            common = (forms, (train, heard), tests)
-            if task in ("phonemes", "characters"):
-                probe = ProbeSettings(hidden=hidden, seed=seed)
-                probe = replace(probe, steps=settings.steps or probe.steps)
-                found += read_forms(*common, task, probe)
-            else:
-                options = {"hidden": hidden, "steps": settings.steps or 400, "seeds": [seed]}
-                found += label_forms(*common, label, **options)
+            found += _read_seed(forms, (train, heard), tests, task, (hidden, settings.steps, seed))
             if log is not None:
                 log(f"{features}, {task}: seed {seed}, head of {hidden} done")
     title, several = {"features": features, "task": task}, rows.items()
     return [{**title, "hidden": h, **row} for h, found in several for row in _over_seeds(found)]
+
+
+def _read_seed(
+    forms: list[Form], known: tuple[Corpus, Heard], tests: list, task: str, head: tuple
+) -> list[dict[str, Any]]:
+    """Let a head of a size, trained for so many steps with a seed, read every form."""
+    hidden, steps, seed = head
+    if task in SPELT:
+        probe = ProbeSettings(hidden=hidden, seed=seed)
+        return read_forms(forms, known, tests, task, replace(probe, steps=steps or probe.steps))
+    options = {"hidden": hidden, "steps": steps or 400, "seeds": [seed]}
+    return label_forms(forms, known, tests, _label_of(task), **options)
 
 
 def _fitted_forms(heard: Heard, settings: DiscreteSettings, seed: int) -> list[Form]:
@@ -253,6 +263,7 @@ def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for name, (value, low, high) in pairs.items():
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
         row["by_seed"] = [float(one["errors"].sum() / one["sizes"].sum()) for one in some]
+        row["left_out"] = max(one["left_out"] for one in some)
         means = {key: [one[key] for one in some if key in one] for key in measures}
         found.append(row | {key: float(np.mean(v)) for key, v in means.items() if v})
     return found
@@ -264,19 +275,9 @@ def _label_of(task: str) -> Callable[[Utterance], str]:
     labels = {"label": lambda one: one.label, "speaker": lambda one: one.speaker_id}
     if kind == "slot" and name:
         return slot(name)
-    if task not in (*labels, "phonemes", "characters"):
+    if task not in (*labels, *SPELT):
         raise ValueError(f"task: got {task!r}, expected one of {TASKS}")
     return labels.get(task, lambda one: "")
-
-
-def _after(extract: Extract, change: Any, sample_rate: int) -> Extract:
-    """Return features of changed waveforms; the change depends on the waveform alone."""
-
-    def hear(wav: Tensor) -> Tensor:
-        rng = np.random.default_rng(wav.shape[-1])
-        return extract(change(wav[0], sample_rate, rng)[None])
-
-    return hear
 
 
 def tone_study(
@@ -296,7 +297,8 @@ def tone_study(
     features
         See ``feature_function``.
     train, test
-        Syllables, see ``tone.syllables_of``.
+        Syllables, see ``tone.syllables_of``, without common recordings; of other voices, unless
+        the training part has one alone.
     num_units
         Of each single codebook.
     pairs
@@ -317,8 +319,11 @@ def tone_study(
     Raises
     ------
     ValueError
-        If praat-parselmouth, which finds the pitch, is not installed.
+        If praat-parselmouth, which finds the pitch, is not installed, or a recording or a voice is
+        in both parts.
     """
+    check_recordings(train, [test])
+    check_voices(train.speakers, test.speakers)
     known, tested = (syllables_of(_with_pitch(feature_function(features)), one)
                      for one in (train, test))  # fmt: skip
     split, rows = known.features.shape[-1] - 3, []

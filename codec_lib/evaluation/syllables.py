@@ -83,10 +83,12 @@ class SyllableProbes:
         return 100 * hit.double().mean(dim=0).numpy()
 
     def spread(self, values: np.ndarray) -> tuple[float, float, float]:
-        r"""Return the mean of values (N,) and its 95 % interval over test syllables."""
-        names = np.array(self.tested.syllables)
-        means = [values[names == one].mean() for one in sorted(set(names))]
-        return float(values.mean()), *bootstrap_interval(means)
+        r"""Return the mean of values (N,) of tokens, and its 95 % interval over syllables."""
+        number = np.unique(self.tested.syllables, return_inverse=True)[1]
+        sums, sizes = np.bincount(number, values), np.bincount(number)
+        mean = float(values.mean())
+        # The mean of these is that of the tokens; their spread that of a ratio, to first order.
+        return mean, *bootstrap_interval(mean + (sums - mean * sizes) / sizes.mean())
 
     def accuracy(self, name: str, label: str = "tones") -> tuple[float, float, float]:
         r"""Return the accuracy of an input in per cent, and its interval over syllables."""

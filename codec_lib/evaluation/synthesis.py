@@ -2,8 +2,8 @@ r"""Zero-shot synthesis judged: are the words right, and is it the voice of the 
 
 A speaker whom no model has met says a few seconds, the prompt, and another sentence, the target.
 Models are given the prompt, its text and the target's text; what they say is heard by the same
-judges as the recording of the target, which is the best there can be, and as a recording of
-somebody else, which is what the voice must not be like. Protocol of [Zhang et al. 2024,
+judges as the recording of the target, and as a recording of somebody else, which is what the voice
+must not be like. Protocol of [Zhang et al. 2024,
 SpeechTokenizer], §5.4, with judges that need no download. Notebooks 40 and 41. Leaves out:
 listeners. Read next: ``judges/base.py``.
 """

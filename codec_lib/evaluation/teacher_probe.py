@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from codec_lib import audio
-from codec_lib.data import Corpus, Utterance
+from codec_lib.data import Corpus, Utterance, check_speakers
 from codec_lib.teachers.frontend import LogMel, Mfcc
 from codec_lib.teachers.standardised import StandardisedTeacher
 
@@ -123,7 +123,13 @@ def probe_phonemes(
     -------
     list[dict[str, Any]]
         Rows ``features``, ``layer`` and those of ``ProbeResult``.
+
+    Raises
+    ------
+    ValueError
+        If a speaker or a recording is in both corpora.
     """
+    check_speakers(train, [test])
     symbols = sorted({*train.phoneme_set, *test.phoneme_set})
 
     def collect(extract: FeatureFunction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -155,7 +161,13 @@ def probe_words(
     -------
     list[dict[str, Any]]
         As ``probe_phonemes``.
+
+    Raises
+    ------
+    ValueError
+        As ``probe_phonemes``.
     """
+    check_speakers(train, [test])
 
     def collect(extract: FeatureFunction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         names = sorted({str(label(one)) for corpus in (train, test) for one in corpus})

@@ -334,6 +334,16 @@ def pitch_contour(contour: np.ndarray, frames: int) -> Tensor:
     return stretched[0].T.float()
 
 
+def check_voices(known: Sequence[str], tested: Sequence[str]) -> None:
+    r"""Raise ValueError where a voice is learnt from and tested, unless only one is learnt from."""
+    learnt, heard = ({name.rpartition("/")[2] for name in part} - {""} for part in (known, tested))
+    if len(learnt) > 1 and learnt & heard:
+        raise ValueError(
+            f"speakers: got {sorted(learnt & heard)[:3]} in both parts, expected other voices to "
+            "test on than to learn from"
+        )
+
+
 def tone_rows(
     known: Syllables,
     tested: Syllables,
@@ -346,7 +356,7 @@ def tone_rows(
     Parameters
     ----------
     known, tested
-        Of speakers that are not in both.
+        Of other voices; see ``check_voices``.
     discretisers
         See ``discretise``.
     epochs, seeds
@@ -357,7 +367,13 @@ def tone_rows(
     list[dict]
         Rows with ``input`` (``"features"``, ``"units"``, ``"centroids"``), ``discretiser``,
         ``bits`` of a frame, ``seed``, ``tone`` and ``vowel`` accuracy, their majorities.
+
+    Raises
+    ------
+    ValueError
+        As ``check_voices``.
     """
+    check_voices(known.speakers, tested.speakers)
     sets: list[tuple[str, str, float, Tensor, Tensor, tuple[int, ...]]] = []
     sets.append(("features", "", float("inf"), known.features, tested.features, ()))
     for one in discretisers:

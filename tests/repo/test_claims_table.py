@@ -9,7 +9,7 @@ import pytest
 
 from codec_lib.evaluation import read_results
 from codec_lib.evaluation.claims import CLAIMS, claim_rows, claims_table, put_table
-from codec_lib.evaluation.claims.report import MARKS
+from codec_lib.evaluation.claims.report import MARKS, discoveries
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "data" / "results" / "claims.json"
@@ -40,6 +40,7 @@ def test_verdicts_follow_from_the_values_of_single_seeds() -> None:
     for row, again in zip(rows, claim_rows(values), strict=True):
         assert row["verdict"] == again["verdict"], row["claim"]
         assert row["gain"] == pytest.approx(again["gain"], abs=1e-4), row["claim"]
+    assert read_results(FILE)[1]["discoveries"] == discoveries(rows)
 
 
 def test_notebook_shows_the_rows_of_the_file() -> None:

@@ -61,6 +61,21 @@ def test_independent_noise_has_nothing_in_common(noise):
     assert max(abs(row["envelope"]) for row in rows) < 0.3
 
 
+def test_phases_that_know_nothing_stand_on_the_floor(noise):
+    """Means of few windows are not 0; a filtered copy stands far above what is left of nothing."""
+    level = 0.55 + 0.45 * torch.sin(2 * math.pi * 4 * torch.arange(32000) / 16000)
+    rows = band_retention(noise, 0.1 * level * torch.randn(1, 32000), 16000)
+    for name in ("transfer", "coherence"):
+        measured, floor = ([row[name + end] for row in rows] for end in ("", "_floor"))
+        assert sum(measured) == pytest.approx(sum(floor), rel=0.4)
+    whole, short = (band_retention(one, one, 16000) for one in (noise, noise[:, :8000]))
+    assert max(row["coherence_floor"] for row in whole) < 0.05
+    windows = (8000 - 512) // 256 + 1  # equally loud ones would leave 1 / windows
+    assert all(1 / windows < row["coherence_floor"] < 0.3 for row in short)
+    again = band_retention(noise, noise, 16000)
+    assert [row["transfer_floor"] for row in again] == [row["transfer_floor"] for row in whole]
+
+
 def test_spectra_are_those_of_scipy(noise):
     """One band as wide as all: sums over frequencies, from scipy's cross- and power spectra."""
     made = torchaudio.functional.lowpass_biquad(noise, 16000, 1500) + 0.01 * torch.randn(1, 32000)

@@ -13,7 +13,7 @@ from codec_lib.data import make_synthetic
 from codec_lib.evaluation import read_results, stoi
 from codec_lib.evaluation.bands import retention_rows
 from codec_lib.evaluation.board import _usage, board_rows, codec_rows, through_opus
-from codec_lib.evaluation.judges import clips_of, make_judges
+from codec_lib.evaluation.judges import JudgedClip, clips_of, make_judges
 from codec_lib.opus import opus_round_trip
 
 
@@ -31,6 +31,19 @@ def test_opus_stays_in_place_and_spends_what_it_is_asked_for(clips):
         scores.append(sum(stoi(clip.original, clip.wav, 16_000) for clip in made) / len(made))
     assert scores[0] > 0.7 and scores[1] > scores[0] + 0.05  # a shift in time would show here
     assert all(0.5 < rate < 1.6 for rate in rates)
+
+
+def test_the_rate_of_opus_is_that_of_speech_alone(clips):
+    """Twice the clips, each half as long: twice the silences between, at no gain in rate."""
+    halves = []
+    for clip in clips:
+        for part in clip.wav.tensor_split(2, dim=1):
+            halves.append(JudgedClip(part, clip.sample_rate, part))
+    whole, cut = (through_opus(some, 12_000)[1] for some in (clips, halves))
+    assert cut == pytest.approx(whole, rel=0.005)
+    bare = torch.cat([clip.wav for clip in clips], dim=1)
+    size = opus_round_trip(bare, 16_000, 12_000)[1]
+    assert whole == 8 * size * 16_000 / bare.shape[1]
 
 
 @pytest.mark.parametrize(

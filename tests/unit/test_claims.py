@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +23,11 @@ from codec_lib.evaluation.claims import (
     settings_of,
     workshop,
 )
+from codec_lib.evaluation.claims.model_claims import _trained_module
 from codec_lib.evaluation.claims.report import measure_claims
+from codec_lib.lm.config import module_config
+from codec_lib.lm.tokenizer_run import TokenizerConfig, TokenizerRun
+from codec_lib.training.config import write_config
 from codec_lib.training.stages import stage_runs
 
 SMOKE = {"corpus": "synthetic/small", "heard": "synthetic/small", "aligned": "synthetic/small"}
@@ -74,6 +78,49 @@ def test_trainings_of_other_settings_are_not_taken(tmp_path):
     folders = [Path(shop.config("anchors", 0).out_dir).parent for shop in (one, same, other)]
     assert folders[0] == folders[1] == one.runs != folders[2]
     assert all(folder.parent == tmp_path for folder in folders)
+
+
+def test_a_finished_run_of_another_config_is_not_taken(tmp_path, monkeypatch):
+    """What variants change lies in the code: a folder may hold what an older one asked for."""
+    monkeypatch.setattr(workshop, "is_finished", lambda config: True)
+    monkeypatch.setattr(workshop, "train", lambda config: pytest.fail("it is there"))
+    shop = Workshop(tmp_path / "new", ClaimSettings(steps=80))
+    config = shop.config("two stages", 0)
+    folder = Path(config.out_dir)
+    folder.mkdir(parents=True)
+    moved = {"out_dir": str(tmp_path / "old" / folder.name)}
+    write_config(replace(config, **moved, time_limit_minutes=5.0), folder / "config.yml")
+    assert shop.trained(config).parent.parent == folder  # moved, and given less time at first
+    for name, other in (("lr", 1.0), ("steps", 70), ("teacher", "hubert-small")):
+        write_config(replace(config, **moved, **{name: other}), folder / "config.yml")
+        with pytest.raises(ValueError, match=rf"finished run of another config \({name} was"):
+            shop.trained(config)
+
+    made = module_config(TokenizerConfig, "smoke", {"out_dir": str(tmp_path / "new/continuous-0")})
+    for lr in (made.lr, 2 * made.lr):
+        Path(made.out_dir).mkdir(exist_ok=True)
+        (Path(made.out_dir) / "final.safetensors").touch()
+        write_config(replace(made, lr=lr), Path(made.out_dir) / "config.yml")
+        if lr == made.lr:
+            assert _trained_module(shop, TokenizerRun, made).exists()
+    with pytest.raises(ValueError, match=r"lr was .* Hint: remove it, or name another folder"):
+        _trained_module(shop, TokenizerRun, made)
+
+
+def test_a_decoder_anew_starts_from_the_encoder_that_is_there(tmp_path, monkeypatch):
+    shop, starts = Workshop(tmp_path, ClaimSettings(steps=80)), []
+    monkeypatch.setattr(shop, "trained", lambda config: starts.append(config))
+    monkeypatch.setattr(workshop, "build", lambda *given, **options: SimpleNamespace(decoder=0))
+    monkeypatch.setattr(workshop.hub, "load", lambda *given, **options: SimpleNamespace())
+    saved = []
+    monkeypatch.setattr(workshop.hub, "save_codec", lambda codec, path, half: saved.append(path))
+    first = Path(stage_runs(shop.config("two stages", 0))[0].out_dir)
+    first.mkdir(parents=True)
+    for weights in (b"one", b"two"):
+        (first / "final.safetensors").write_bytes(weights)
+        shop.file("decoder anew", 0)
+    assert len({one.init_from for one in starts[1::2]}) == 2 == len(set(saved))
+    assert [str(path) for path in saved] == [one.init_from for one in starts[1::2]]
 
 
 FORMS = {
@@ -147,13 +194,14 @@ def test_a_verdict_needs_seeds_that_agree():
 
 
 def test_the_command_trains_measures_and_goes_on(tmp_path, monkeypatch):
-    out, runs = tmp_path / "claims.json", tmp_path / "runs"
+    runs = tmp_path / "runs"
     options = [part for key, value in SMOKE.items() for part in ("--set", f"{key}={value}")
                if key != "changes"]  # fmt: skip
     for key, value in SMOKE["changes"].items():
         options += ["--set", f"changes.{key}={value}"]
     command = ["claims", "--only", "2,5", "--seeds", "0", *options]
-    command += ["--runs", str(runs), "--out", str(out)]
+    command += ["--runs", str(runs)]
+    out = runs / "claims.json"  # what ships is not touched
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     rows, conditions = read_results(out)
@@ -165,7 +213,8 @@ def test_the_command_trains_measures_and_goes_on(tmp_path, monkeypatch):
     # What is written is known, also without the runs; other settings never mix with it.
     trained = []
     monkeypatch.setattr(workshop, "train", lambda config: trained.append(config))
-    again = CliRunner().invoke(app, [*command, "--runs", str(tmp_path / "elsewhere")])
+    elsewhere = ["--runs", str(tmp_path / "elsewhere"), "--out", str(out)]
+    again = CliRunner().invoke(app, [*command, *elsewhere])
     assert again.exit_code == 0 and not trained and "| 5b |" in again.output
     other = CliRunner().invoke(app, [*command, "--set", "steps=5"])
     assert other.exit_code == 2 and "steps" in other.output

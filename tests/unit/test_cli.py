@@ -16,6 +16,7 @@ import codec_lib
 from codec_lib import audio, bitstream, hub, paths
 from codec_lib.cli import app
 from codec_lib.data import make_synthetic
+from codec_lib.evaluation import comparison
 from codec_lib.teachers import HubertConfig, SmallHubert, Spin, SpinSizes, save_hubert, save_spin
 from codec_lib.training.config import read_mapping
 
@@ -207,6 +208,7 @@ def test_evaluate_by_rate_and_scheme(codec_file, tiny_corpus, tmp_path):
         *("--max-utterances", 1, "--max-seconds", 1),
     ).output
     assert "less the first" in said
+    assert json.loads(out.read_text())["conditions"]["split"] == "test"
     rows = json.loads(out.read_text())["rows"]
     found = [(r["codec"], r["token_rate"], r["scheme"]) for r in rows if r["measure"] == "rates"]
     assert found == [("fixed", 50, "all frames"), ("cut", 25, "scheduled"), ("cut", 25, "uniform"),
@@ -225,6 +227,28 @@ def test_evaluate_by_rate_and_scheme(codec_file, tiny_corpus, tmp_path):
     assert "--schemes: got some without --frame-rate" in line
     line = _refused("evaluate", codec_file, "--frame-rate", "40", "--corpus", tiny_corpus)
     assert "got rates [40.0], expected some of 50 to 50 Hz" in line
+
+
+def test_evaluate_keeps_what_is_known_and_refuses_before_it_measures(
+    codec_file, tiny_corpus, tmp_path, monkeypatch
+):
+    real, seen, out = comparison.evaluate_codec, [], tmp_path / "scores.json"
+
+    def failing(codec, speech, *given):
+        seen.append({one.split for one in speech})
+        if len(seen) == 2:
+            raise ValueError("the machine is tired")
+        return real(codec, speech, *given)
+
+    monkeypatch.setattr(comparison, "evaluate_codec", failing)
+    codecs = ("evaluate", f"a={codec_file}", f"b={codec_file}")
+    options = ("--n-q", "1", "--max-utterances", 1, "--max-seconds", 1, "--out", out)
+    assert "tired" in _refused(*codecs, "--corpus", tiny_corpus, *options)
+    assert [row["codec"] for row in json.loads(out.read_text())["rows"]] == ["a"]
+    assert seen == [{"test"}] * 2
+    known = ("--read", "phonemes", "--corpus", "synthetic/small", "--split", "train")
+    assert "expected others to test on than to learn from" in _refused(*codecs, *known)
+    assert len(seen) == 2
 
 
 def test_units_of_a_teacher_and_of_spin_stand_beside_the_baselines(tmp_path):

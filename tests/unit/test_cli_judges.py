@@ -30,9 +30,11 @@ def _run(*arguments: object, code: int = 0) -> str:
 
 def test_judge_writes_a_row_for_each_number_of_codebooks(tmp_path, codec_file, tiny_corpus):
     out = tmp_path / "judged.json"
-    options = ("--corpus", tiny_corpus, "--split", "test", "--max-utterances", 2, "--out", out)
+    options = ("--corpus", tiny_corpus, "--max-utterances", 99, "--out", out)
     said = _run("judge", f"mine={codec_file}", "--n-q", "1,99", *options)
     rows, conditions = read_results(out)
+    unseen = len(corpus(str(tiny_corpus), "test"))  # speech of training is no test
+    assert (conditions["split"], conditions["utterances"]) == ("test", unseen)
     assert [(row["codec"], row["n_q"]) for row in rows] == [("mine", 1), ("mine", rows[1]["n_q"])]
     assert rows[0]["mel_distance"] > 0 == rows[0]["mel_distance_original"]
     assert "mel_distance" in said and conditions["judges"] == "signal"

@@ -35,7 +35,7 @@ def spoken(count: int, seed: int) -> tuple[Corpus, list[torch.Tensor]]:
         )
         utterances.append(
             Utterance(
-                f"u{number}", f"u{number}.wav", f"s{seed}", sample_rate=16_000,
+                f"u{number}", f"s{seed}/u{number}.wav", f"s{seed}", sample_rate=16_000,
                 num_samples=int(ends[-1]), phonemes=phonemes, label=f"kind={label}",
             )
         )  # fmt: skip
@@ -73,6 +73,7 @@ def test_what_clustering_keeps_is_read_and_what_it_drops_is_gone():
     ]
     settings = ProbeSettings(steps=200, hidden=24, learning_rate=1e-2)
     rows = read_forms(forms, known, [("clean", *tested)], settings=settings)
+    assert all(row["left_out"] == 0 for row in rows)
     assert all(row["per"] < 0.25 for row in rows)  # CTC cannot tell two equal sounds in a row
     assert all("rarity_cost_low" in row for row in rows)
     assert all(len(row["curve"]) == 200 and row["curve"][-1] < row["curve"][0] for row in rows)
@@ -133,6 +134,23 @@ def test_comparison_pairs_utterances_and_seeds():
         compare(rows, "a", "c")
 
 
+def test_an_interval_of_a_few_seeds_covers_what_seeds_do():
+    """Three heads that differ: nine in ten intervals and more hold the error of all heads."""
+    rng, held, trials = np.random.default_rng(0), 0, 200
+    for _ in range(trials):
+        lift, hard = 0.1 * rng.normal(size=3), 0.2 * rng.normal(size=60)
+        rows = [
+            {"form": "a", "test": "clean", "seed": seed, "sizes": np.ones(60)}
+            | {"errors": 0.5 + lift[seed] + hard + 0.2 * rng.normal(size=60)}
+            for seed in range(3)
+        ]
+        _, low, high = compare(rows, "a", resamples=200)
+        held += low <= 0.5 <= high
+    assert held / trials > 0.92
+    value, low, high = compare(rows[:1], "a")  # one seed: utterances alone
+    assert 0 < high - low < 4 * 0.3 / 60**0.5 and low < value < high
+
+
 def test_pieces_keep_phonemes_and_frames_together():
     corpus, heard = spoken(5, 0)
     pieces, parts = in_pieces(corpus, heard, 0.2)
@@ -150,6 +168,9 @@ def test_added_errors_are_those_beyond_the_other_test():
     rows = [row | {"test": "clean", "errors": np.array([0.0, 1, 0, 1])}]
     rows += [row | {"test": "10 dB", "errors": np.array([1.0, 1, 1, 1])}]
     assert compare(added(rows, "10 dB"), "units", test="10 dB")[0] == pytest.approx(0.25)
+    unheard = rows[0] | {"sizes": np.array([2.0, 0, 2, 2]), "errors": np.array([0.0, 0, 0, 1])}
+    found = compare(added([unheard, rows[1]], "10 dB"), "units", test="10 dB")[0]
+    assert found == pytest.approx(2 / 6)  # what was not heard in silence has not lost by noise
     with pytest.raises(ValueError, match="once"):
         compare([*rows, rows[0] | {"form": "units 9"}], "units")
 

@@ -31,8 +31,10 @@ def test_every_codec_and_measure_has_its_rows(monkeypatch):
     monkeypatch.setattr(codec_probe, "ctc_probe", partial(ctc_probe, steps=2, hidden=8))
     speech = corpus("synthetic/small")
     codecs = {"one": _codec(), "two": untrained(_codec(), seed=2)}
-    test = speech.split("test")
-    rows = compare_codecs(codecs, test, n_q=(1, 2, 8), max_utterances=2, max_seconds=1.0)
+    test, kept = speech.split("test"), []
+    limits = {"n_q": (1, 2, 8), "max_utterances": 2, "max_seconds": 1.0}
+    rows = compare_codecs(codecs, test, **limits, keep=lambda rows: kept.append(len(rows)))
+    assert kept == [2, 4]
     train = speech.split("train")
     rows += compare_codecs(codecs, aligned=(train, test))
     read = compare_codecs({"one": codecs["one"]}, spoken=(train, [test], ["phonemes"]))

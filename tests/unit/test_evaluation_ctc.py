@@ -12,9 +12,10 @@ from codec_lib.data import Corpus, Phoneme, Utterance
 from codec_lib.data.segments import length_batches
 from codec_lib.data.transcripts import KINDS, Symbols, split_at_gaps
 from codec_lib.evaluation.ctc_network import BiLstm, CtcProbe
-from codec_lib.evaluation.ctc_probe import ctc_probe, prepare
+from codec_lib.evaluation.ctc_probe import ctc_probe, extracted, prepare
 from codec_lib.evaluation.errors import align_symbols, error_rate, recognition_errors, symbol_errors
 from codec_lib.losses.ctc import ctc_greedy, ctc_loss, frames_needed
+from codec_lib.teachers.perturbation import VoiceError
 
 PHONES = ("AA", "B", "IY", "S", "K", "UW")
 HOP, WIDTH = 320, 960
@@ -285,6 +286,33 @@ def test_inputs_that_cannot_be_used_are_counted_or_refused(parts, tmp_path):
         ctc_probe(level_codes, train, test, num_codes=[7, 7])
     with pytest.raises(ValueError, match=r"speakers: got \['one'\] in"):
         ctc_probe(level_codes, train, [train], num_codes=[7])
+    unknown = Corpus("unknown", [replace(one, speaker_id="") for one in train])
+    with pytest.raises(ValueError, match="unknown: got 48 recordings that are learnt from, too"):
+        ctc_probe(level_codes, unknown, [unknown], num_codes=[7])
+
+
+def test_each_recording_is_changed_in_its_own_way_and_may_be_unchangeable(parts):
+    speech = parts[1][:4]
+    for index in range(4):  # all of one length
+        audio.write(speech[index].audio_path, torch.zeros(1, 3200), 16000)
+
+    def change(wav, rate, rng):
+        noise = torch.from_numpy(rng.normal(size=wav.shape)).float()
+        if calls.append(wav) or len(calls) == 3:
+            raise VoiceError("no voiced frames")
+        return wav + noise
+
+    def mean_of(wav):
+        return wav.unflatten(-1, (-1, HOP)).mean(-1).transpose(1, 2)
+
+    calls = []
+    heard = extracted(mean_of, speech, change)
+    assert heard[2] is None and [one.shape for one in heard if one is not None] == [(10, 1)] * 3
+    assert not torch.equal(heard[0], heard[1]) and not torch.equal(heard[0], heard[3])
+    calls = []
+    again = extracted(mean_of, speech, change)
+    assert torch.equal(again[3], heard[3])
+    assert prepare(heard, speech, Symbols()).left_out == 1
 
 
 @pytest.mark.parametrize("seed", range(5))

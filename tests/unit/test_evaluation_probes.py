@@ -164,6 +164,8 @@ def test_words_are_found_in_pooled_features(tmp_path):
     assert pooled.accuracy == 1.0
     with pytest.raises(ValueError, match="num_codes: got None"):
         utterance_probe(codes, train, test, lambda one: "word")
+    with pytest.raises(ValueError, match="two: got 6 recordings that are learnt from, too"):
+        utterance_probe(spectrum, test, test, lambda one: one.label)
 
 
 def test_code_statistics_of_known_tables():

@@ -152,7 +152,7 @@ def test_interval_holds_the_mean_as_often_as_it_says():
     assert all(math.isnan(bound) for bound in bootstrap_interval([1.0]))
 
 
-def test_result_files_keep_conditions_and_are_plain_json(tmp_path):
+def test_result_files_keep_conditions_and_are_plain_json(tmp_path, monkeypatch):
     rows = [{"n_q": 1, "stoi": np.float64(0.5), "pesq": math.nan}]
     path = write_results(tmp_path / "new" / "r.json", rows, {"corpus": "three", "seed": 0})
     read, conditions = read_results(path)
@@ -161,4 +161,9 @@ def test_result_files_keep_conditions_and_are_plain_json(tmp_path):
     command = ["git", "rev-parse", "--short", "HEAD"]
     head = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     assert conditions["versions"]["revision"].startswith(head or "unknown")
+    assert conditions["machine"]["threads"] == torch.get_num_threads()
+    assert conditions["command"] == ""  # pytest is none of ours
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/codec-lib", "judge", "a b"])
+    write_results(path, rows, {})
+    assert read_results(path)[1]["command"] == "codec-lib judge 'a b'"
     assert [file.name for file in path.parent.iterdir()] == ["r.json"]

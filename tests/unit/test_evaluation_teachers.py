@@ -77,6 +77,12 @@ def test_words_are_probed_on_pooled_features(teacher, parts):
     assert {row["num_test"] for row in rows} == {3}
 
 
+def test_voices_that_were_learnt_from_are_no_test(teacher, parts):
+    for probe in (probe_phonemes, probe_words):
+        with pytest.raises(ValueError, match="expected others to test on than to learn from"):
+            probe(teacher, parts[0], parts[0])
+
+
 def test_nearest_frames_are_sought_among_other_speakers(parts):
     known = parts[1]
     numbers = {symbol: n for n, symbol in enumerate(known.phoneme_set)}

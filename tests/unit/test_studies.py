@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from codec_lib import hub
 from codec_lib.cli import app
-from codec_lib.data import corpus, make_synthetic
+from codec_lib.data import Corpus, Utterance, corpus, make_synthetic
 from codec_lib.data.mandarin import make_mandarin
-from codec_lib.data.manifests import made_once
+from codec_lib.data.manifests import made_once, write_manifest
 from codec_lib.evaluation.results import read_results
 from codec_lib.evaluation.studies import DiscreteSettings, discrete_study, feature_function
 from codec_lib.study_commands import columns_text, over_seeds
+from codec_lib.teachers.perturbation import VoiceError
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +29,6 @@ def speech(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(speech):
     """Where they lie."""
-    from pathlib import Path
-
     return Path(speech[0].audio_path).parents[1]
 
 
@@ -86,7 +88,7 @@ def test_discrete_reads_every_form_and_every_seed(tmp_path, folder):
     for row in rows:
         assert row["seeds"] == 2 and row["error_low"] <= row["error"] <= row["error_high"]
         assert row["error"] == pytest.approx(sum(row["by_seed"]) / 2, rel=1e-4)
-        assert ("cost" in row) == (row["form"] != "continuous")
+        assert ("cost" in row) == (row["form"] != "continuous") and row["left_out"] == 0
     assert "bitrate" in said
     for task, said in (("mood", "slot:NAME"), ("speaker", "one of the labels")):  # other speakers
         options = [*map(str, (*places, *sizes)), "--task", task]
@@ -101,6 +103,47 @@ def test_discrete_reads_every_form_and_every_seed(tmp_path, folder):
         discrete_study(
             "log_mel", "phonemes", *parts, DiscreteSettings((8,), (), kinds=("vectors",))
         )
+
+
+def test_what_cannot_be_changed_is_counted_and_every_recording_has_its_own_noise(
+    speech, tmp_path, monkeypatch
+):
+    from codec_lib.evaluation import teacher_units
+
+    (tmp_path / "quiet.wav").write_bytes(Path(speech[0].audio_path).read_bytes())
+    test = speech.split("test")
+    quiet = replace(test[0], utterance_id="quiet", audio_path=str(tmp_path / "quiet.wav"))
+    heard = []
+
+    def change(wav, sample_rate, rng):
+        heard.append(rng.random())
+        if len(heard) > len(test):
+            raise VoiceError("no voiced frames")
+        return wav
+
+    monkeypatch.setitem(teacher_units.PERTURBATIONS, "voice", change)
+    settings = DiscreteSettings((8,), (), (8,), 2, (0,), ("voice",), kinds=("continuous", "units"))
+    both = Corpus("both", [*test, quiet])
+    rows = discrete_study("log_mel", "phonemes", speech.split("train"), both, settings)
+    left_out = {(row["form"], row["test"]): row["left_out"] for row in rows}
+    assert left_out == {(f, t): int(t == "voice") for f, t in left_out} and len(left_out) == 4
+    assert len(set(heard)) == len(both)
+
+
+def test_a_corpus_without_parts_is_not_tested_on_itself(tmp_path, make_speech):
+    from codec_lib import audio
+
+    (tmp_path / "audio").mkdir()
+    said = []
+    for number in range(4):
+        path = tmp_path / f"audio/{number}.wav"
+        audio.write(path, make_speech(0.4), 16000)
+        said.append(Utterance(str(number), str(path), label="ab"[number % 2], tone="1"))
+    write_manifest(tmp_path, said)
+    for command in (("discrete", "log_mel", "--task", "label"), ("tone", "log_mel")):
+        places = ("--train", str(tmp_path), "--test", str(tmp_path))
+        wrong = CliRunner().invoke(app, [*command, *places])
+        assert wrong.exit_code == 2 and "got 4 recordings that are learnt from, too" in wrong.output
 
 
 def test_tone_is_asked_before_and_after(tmp_path):

@@ -1,9 +1,12 @@
 """Probes on the same syllables, shares of variance, pairs that differ in one thing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from codec_lib.evaluation.results import bootstrap_interval
 from codec_lib.evaluation.syllables import SyllableProbes, omega_squared, pair_means, taken
 from codec_lib.evaluation.tone import Syllables
 
@@ -32,6 +35,19 @@ def test_probes_are_scored_item_by_item_with_intervals_over_syllables():
     assert gain[1] > 30 and gain[0] == pytest.approx(middle - probes.accuracy("noise")[0])
     table = probes.confusion("features")
     assert torch.allclose(table.sum(1), torch.full((4,), 100.0)) and (table.diagonal() > 80).all()
+
+
+def test_an_interval_is_of_the_mean_that_stands_beside_it():
+    """One syllable of many tokens: tokens count alike, and syllables are what is drawn."""
+    some = tokens(100, 1)
+    words = ["long"] * 60 + [f"w{n}" for n in range(40)]
+    uneven = replace(some, syllables=words)
+    values = np.where(np.array(words) == "long", 0.0, 100.0)
+    middle, low, high = SyllableProbes(some, uneven).spread(values)
+    assert middle == pytest.approx(40) and low < middle < high
+    even = SyllableProbes(some, some).spread(values)  # five syllables of twenty tokens
+    means = [values[np.array(some.syllables) == one].mean() for one in sorted(set(some.syllables))]
+    assert even == pytest.approx((np.mean(means), *bootstrap_interval(means)))
 
 
 def test_a_share_of_variance_is_one_for_the_cause_and_zero_for_chance():

@@ -136,7 +136,8 @@ def test_targets_come_apart_again():
     batch = {"features": torch.stack([teaching.features(0), teaching.features(1)])}
     batch |= {"wav": torch.zeros(2, 1, 4 * HOP), "num_valid": torch.tensor([4 * HOP, 4 * HOP])}
     found = teaching.targets(batch)
-    assert torch.equal(found["semantic"], torch.ones(2, 4, 3))
+    features, inside = found["semantic"]
+    assert torch.equal(features, torch.ones(2, 4, 3)) and inside.all()
     vectors, heard = found["text"]
     assert vectors.shape == (2, 4, 2) and heard.dtype == torch.bool and not heard.any()
     assert Teaching().features is None and Teaching().targets(batch) is None
@@ -166,7 +167,7 @@ def test_a_run_has_the_teachers_it_asks_for(distill, spoken, text_file, tmp_path
         width = {"semantic": 192, "text": 192, "units": 8}[name]
         assert out.projections[name].shape == (1, 20, width), name
         expected = (1, 20) if name == "units" else (1, 20, width)
-        assert (target[0] if name == "text" else target).shape == expected, name
+        assert (target[0] if isinstance(target, tuple) else target).shape == expected, name
 
 
 def test_other_codecs_have_no_text_teacher(spoken):
@@ -198,7 +199,7 @@ def test_no_word_is_said_behind_the_end_of_a_recording(form, spoken, tmp_path):
     heard = found["text"][1][0]
     assert heard[frames - 1] and not heard[frames:].any()
     assert torch.equal(heard[:frames], text(0)[:, -1] > 0)
-    assert (found["semantic"][0, frames:] == text(0)[-1] + 1).all()  # others: as before
+    assert torch.equal(found["semantic"][1][0], torch.arange(2 * frames) < frames)
 
 
 class Strict(Lengths):

@@ -1,5 +1,7 @@
 """Lexical tone: the corpus, the probe, and what units keep where that is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +121,15 @@ def test_a_contour_has_no_register_and_survives_silence():
     one, other = pitch_contour(low, 12), pitch_contour(2 * low, 12)
     assert torch.allclose(one, other, atol=1e-5) and one.shape == (12, 3)
     assert pitch_contour(np.zeros(5), 12).abs().sum() == 0
+
+
+def test_voices_that_were_learnt_from_are_no_test_unless_there_is_one_alone():
+    known = known_answer(20, 0)
+    two = replace(known, speakers=["a", "set/b"] * 10)
+    with pytest.raises(ValueError, match=r"speakers: got \['b'\] in both parts"):
+        tone_rows(two, replace(known, speakers=["b"] * 20), [], epochs=1)
+    one = replace(known, speakers=["b"] * 20)
+    assert len(tone_rows(one, one, [], epochs=1)) == 1
 
 
 def test_the_probe_repeats():

@@ -24,6 +24,7 @@ from codec_lib.teachers import fit_kmeans, load_teacher
 from codec_lib.teachers.perturbed import perturbed_copies
 from codec_lib.teachers.spin import Spin, SpinSizes
 from codec_lib.teachers.spin_training import SMALL, train_spin
+from codec_lib.training.config import read_mapping
 
 from ..bands import retention_rows
 from ..judges import make_judges
@@ -31,15 +32,17 @@ from ..synthesis import judge_synthesis, synthesis_tasks
 from ..teacher_units import named_perturbations
 from ..units import measure_unit_sets
 from .codec_claims import Figures, Measure, against
-from .workshop import FINAL, OutOfTime, Workshop
+from .workshop import FINAL, OutOfTime, Workshop, check_same
 
 NUM_UNITS, AUXILIARY = 128, 4096
 
 
 def _trained_module(shop: Workshop, kind: Any, config: Any) -> Path:
     """Train a language model or tokenizer to the end, and return its weights."""
-    file = Path(config.out_dir) / FINAL
-    if not file.exists():
+    file, written = (Path(config.out_dir) / name for name in (FINAL, "config.yml"))
+    if file.exists():
+        check_same(module_config(type(config), None, read_mapping(written)), config)
+    else:
         shop.log(f"training {Path(config.out_dir).name}")
         left = min(shop.minutes_left(), 10**6)
         train_module(kind, replace(config, time_limit_minutes=left))

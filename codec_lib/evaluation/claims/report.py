@@ -45,6 +45,53 @@ def seeds_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)) - reach, float(np.mean(values)) + reach
 
 
+def p_value(values: Sequence[float]) -> float:
+    r"""Return the probability of a mean so far from zero by chance, Student's, from both sides.
+
+    Below 0.05 where ``seeds_interval`` leaves zero out; NaN where there is no interval.
+
+    Examples
+    --------
+    >>> round(p_value([1.0, 2.0, 3.0]), 3)
+    0.074
+    """
+    if len(values) < 2 or np.ptp(values) == 0:
+        return math.nan
+    return float(stats.ttest_1samp(values, 0.0).pvalue)
+
+
+def discoveries(rows: Sequence[Mapping[str, Any]], level: float = 0.05) -> dict[str, Any]:
+    r"""Say how many verdicts stand where so many are asked for [Benjamini 1995].
+
+    Of n claims tested, sorted by p, those up to the last with p_(i) <= i level / n are kept: of
+    them at most the share ``level`` is there by chance, in the mean.
+
+    Parameters
+    ----------
+    rows
+        See ``claim_rows``; those without a p-value do not count.
+    level
+        Share of false ones.
+
+    Returns
+    -------
+    dict[str, Any]
+        ``tested``, ``alone`` (p below ``level``), ``kept``, ``lost`` (names of those in between).
+
+    Examples
+    --------
+    >>> rows = [{"claim": name, "p_value": p} for name, p in (("1", 0.01), ("2", 0.04), ("3", 0.2))]
+    >>> discoveries(rows)
+    {'tested': 3, 'alone': 2, 'kept': 1, 'lost': ['2']}
+    """
+    tested = sorted((row["p_value"], row["claim"]) for row in rows if row["p_value"] is not None)
+    tested = [(p, name) for p, name in tested if not math.isnan(p)]
+    passed = [i for i, (p, _) in enumerate(tested, 1) if p <= i * level / len(tested)]
+    kept, alone = max(passed, default=0), sum(p < level for p, _ in tested)
+    lost = [name for _, name in tested[kept:alone]]
+    return {"tested": len(tested), "alone": alone, "kept": kept, "lost": lost}
+
+
 def verdict(low: float, high: float, seeds: int = 3) -> str:
     r"""Return what an interval of the gain says of the claim.
 
@@ -160,7 +207,7 @@ def claim_rows(values: Values) -> list[dict[str, Any]]:
     list[dict[str, Any]]
         For every claim that was measured ``claim``, ``version``, ``source``, ``statement``,
         ``metric``, ``paper``, ``seeds`` (their number), ``gain`` with ``gain_low`` and
-        ``gain_high``, ``measured`` (the three as text), ``verdict``, ``by_seed``.
+        ``gain_high``, ``measured`` (the three as text), ``p_value``, ``verdict``, ``by_seed``.
     """
     rows = []
     for claim in CLAIMS:
@@ -176,6 +223,7 @@ def claim_rows(values: Values) -> list[dict[str, Any]]:
         row |= {"statement": claim.statement, "metric": claim.metric, "paper": claim.paper}
         row |= {"seeds": len(own), "gain": float(np.mean(gains))}
         row |= {"gain_low": low, "gain_high": high, "verdict": verdict(low, high, len(own))}
+        row |= {"p_value": p_value(gains)}
         spread = "" if math.isnan(low) else f" ({low:+.2f} to {high:+.2f})"
         row |= {"measured": f"{row['gain']:+.2f}{spread}"}
         rows.append(row | {"by_seed": {str(seed): figures for seed, figures in own.items()}})
@@ -188,14 +236,15 @@ def claims_table(rows: Iterable[Mapping[str, Any]]) -> str:
     Examples
     --------
     >>> row = {"claim": "1", "statement": "A beats B", "source": "Paper", "paper": "2 to 1"}
-    >>> row |= {"metric": "points", "measured": "+1.00", "verdict": "reproduced"}
+    >>> row |= {"metric": "points", "measured": "+1.00", "seeds": 3, "verdict": "reproduced"}
     >>> print(claims_table([row]).splitlines()[-1])
-    | 1 | A beats B (Paper) | 2 to 1 | +1.00 points | reproduced |
+    | 1 | A beats B (Paper) | 2 to 1 | +1.00 points | 3 | reproduced |
     """
-    lines = ["| | claim | paper | measured, mean and 95 % over seeds | verdict |", "|---" * 5 + "|"]
+    heads = ("", "claim", "paper", "measured, mean and 95 % over seeds", "seeds", "verdict")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         said, found = f"{row['statement']} ({row['source']})", f"{row['measured']} {row['metric']}"
-        cells = (row["claim"], said, row["paper"], found, row["verdict"])
+        cells = (row["claim"], said, row["paper"], found, str(row["seeds"]), row["verdict"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -275,5 +324,6 @@ def run_claims(
         done = False
     rows = claim_rows(known_values(root, out, settings))  # another process may have found more
     if out is not None:
-        write_results(out, rows, {"settings": asdict(settings)})
+        about = {"settings": asdict(settings), "discoveries": discoveries(rows)}
+        write_results(out, rows, about)
     return rows, done

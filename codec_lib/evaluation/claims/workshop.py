@@ -23,12 +23,13 @@ import torch
 
 from codec_lib import hub
 from codec_lib.codecs.base import Codec
+from codec_lib.codecs.config import coerce, known
 from codec_lib.codecs.registry import build
 from codec_lib.data import Corpus
 from codec_lib.data import corpus as find_corpus
-from codec_lib.training.config import TrainConfig, coerce, last_stage, load_config
+from codec_lib.training.config import TrainConfig, differences, last_stage, load_config
 from codec_lib.training.loop import is_finished, train
-from codec_lib.training.stages import known, stage_runs
+from codec_lib.training.stages import stage_runs
 
 from ..codec_probe import probe_codebooks
 from ..frame_rates import rate_scores
@@ -77,6 +78,36 @@ class ClaimSettings:
     seconds: float = 6.0
     scale: str = "small"
     changes: dict[str, Any] = field(default_factory=dict)
+
+
+def check_same(before: Any, config: Any) -> None:
+    r"""Raise ValueError where a finished run was not trained as a claim asks now.
+
+    The folder of all runs may have been moved: files in it are compared by their places there.
+
+    Parameters
+    ----------
+    before, config
+        What was trained, as its folder says, and what is asked for; of one kind.
+    """
+
+    def placed(value: Any, one: Any) -> Any:
+        root = f"{Path(one.out_dir).parent}/"
+        return value.removeprefix(root) if isinstance(value, str) else value
+
+    found = differences(before, config)
+    if before.steps != config.steps:  # a run may be extended, but codecs are compared at one step
+        found["steps"] = before.steps, config.steps
+    lines = [
+        f"{name} was {old!r} and is {new!r}"
+        for name, (old, new) in found.items()
+        if placed(old, before) != placed(new, config)
+    ]
+    if lines:
+        raise ValueError(
+            f"{config.out_dir}: got a finished run of another config ({', '.join(lines)}), "
+            "expected what the claim asks for. Hint: remove it, or name another folder with --runs"
+        )
 
 
 def settings_of(changes: dict[str, Any]) -> ClaimSettings:
@@ -235,9 +266,13 @@ class Workshop:
         ------
         OutOfTime
             If the budget ends before the run does.
+        ValueError
+            If the folder holds a run of another config.
         """
         last = stage_runs(config)[-1]
-        if not is_finished(last):
+        if is_finished(last):
+            check_same(load_config(None, Path(config.out_dir) / "config.yml"), config)
+        else:
             self.log(f"training {Path(config.out_dir).name}")
             left = min(self.minutes_left(), 10**6)
             train(replace(config, time_limit_minutes=left))
@@ -256,9 +291,10 @@ class Workshop:
         both = self.config("two stages", seed)
         self.trained(both)
         first, second = stage_runs(both)
-        start = self.runs / f"decoder_anew-{seed}.safetensors"
+        learnt = Path(first.out_dir) / FINAL
+        start = self.runs / f"decoder_anew-{seed}-{hub.sha256(learnt)[:8]}.safetensors"
         if not start.exists():
-            codec = hub.load(Path(first.out_dir) / FINAL, fold=False)
+            codec = hub.load(learnt, fold=False)
             torch.manual_seed(seed)
             codec.decoder = build(first.codec, first.scale, **first.overrides).decoder
             hub.save_codec(codec, start, half=False)

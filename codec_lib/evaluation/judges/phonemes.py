@@ -2,8 +2,9 @@ r"""A judge of what is said that was trained here: the recogniser of a continuou
 
 No package carries a recogniser that follows synthetic voices, so words said by them are judged by
 what reads their phonemes: the network that learnt, by CTC, to hear phonemes in a tokenizer's
-reconstructions. It is no model's own: what it reads of recordings stands beside what it reads of
-anything else. Notebooks 40 and 41. Leaves out: words. Read next: ``speakers.py``.
+reconstructions. It is not impartial: that tokenizer's decoder learnt to please this ear, which
+reads what it decodes with fewer errors than recordings. Notebooks 40 and 41. Leaves out: words.
+Read next: ``speakers.py``.
 """
 
 from __future__ import annotations
