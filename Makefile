@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONPATH :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env test lint format check-style unit notebooks course lab bench browser figures checkpoints lock clean
+.PHONY: help env test lint format check-style unit notebooks course student lab bench browser figures checkpoints lock clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
@@ -65,6 +65,9 @@ notebooks: $(STAMP) ## Run every notebook at the smoke profile
 
 course: $(STAMP) ## Run the notebooks in order at PROFILE; open build/course/index.html afterwards
 	@$(BIN)/python -m codec_lib.course --profile $(PROFILE)
+
+student: $(STAMP) ## Write the notebooks without their solutions to build/student
+	@$(BIN)/python -m codec_lib.course student
 
 lab: $(STAMP) ## Open the notebooks in JupyterLab
 	@CODEC_PROFILE=$(PROFILE) $(BIN)/jupyter lab --notebook-dir=notebooks
