@@ -144,4 +144,6 @@ def test_health_of_each_size_is_that_of_the_codebook_alone(sizes, frames, seed):
     for k, (row, size) in enumerate(zip(rows, sizes, strict=True)):
         alone = codebook_health(row, size, bigram=True)
         for name, value in alone.items():
-            assert math.isclose(float(together[name][k]), float(value), abs_tol=1e-5), name
+            assert math.isclose(
+                float(together[name][k]), float(value), rel_tol=1e-5, abs_tol=1e-5
+            ), name
