@@ -9,6 +9,8 @@ next: nothing, this is the last file of the presentation.
 from __future__ import annotations
 
 import ast
+import builtins
+import symtable
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ def make_student(master: Any) -> tuple[Any, Any]:
     Raises
     ------
     ValueError
-        If an exercise lacks its solution or its check.
+        If an exercise lacks its solution or its check, or a cell needs what only these make.
     """
     problems = exercise_problems(master)
     if problems:
@@ -57,7 +59,46 @@ def make_student(master: Any) -> tuple[Any, Any]:
             solutions.cells.append(nbformat.from_dict(cell))
             cell.metadata["tags"] = sorted(tags(cell) | {"raises-exception"})
         version.cells.append(cell)
+    problems = lost_names(version)
+    if problems:
+        raise ValueError("; ".join(problems))
     return version, solutions
+
+
+def lost_names(version: Any) -> list[str]:
+    """Return which cells of a student version would raise anything but NotImplementedError.
+
+    That is: which need a name that only a solution makes, or a check behind its first use of a
+    stub, where it ends; and which checks never use one.
+    """
+    problems, stubs = [], set()
+    known = {*dir(builtins), "display", "get_ipython"}
+    for cell in (cell for cell in version.cells if cell.cell_type == "code"):
+        where, parts, kind = f"cell {cell.get('id', '')}", ast.parse(cell.source).body, tags(cell)
+        if "exercise" in kind:
+            stubs |= {name.partition("(")[0] for name in defined(cell.source)}
+        if "check" in kind:
+            asks = [bool(_names([part])[0] & stubs) for part in parts]
+            if True not in asks:
+                problems.append(f"{where}: expected the check to use {', '.join(sorted(stubs))}")
+            parts = parts[: asks.index(True)] if True in asks else parts
+        used, made = _names(parts)
+        for name in sorted(used - made - known):
+            problems.append(f"{where}: needs {name}, which no cell before it makes for a student")
+        known |= made
+    return problems
+
+
+def _names(parts: Sequence[ast.stmt]) -> tuple[set[str], set[str]]:
+    """Return the global names that statements use, and those that they make."""
+    top = symtable.symtable(ast.unparse(ast.Module(list(parts), [])), "cell", "exec")
+    tables, used, made = [top], set(), set()
+    for table in tables:
+        tables += table.get_children()
+        ours = [one for one in table.get_symbols() if table is top or one.is_global()]
+        used |= {one.get_name() for one in ours if one.is_referenced()}
+        made |= {one.get_name() for one in ours if one.is_assigned() or one.is_imported()}
+    return used, made
 
 
 def exercise_problems(master: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Student versions lack the solutions and run, raising nothing but NotImplementedError."""
+"""Student versions lack the solutions, and raise nothing but NotImplementedError."""
 
 import os
 
@@ -54,10 +54,34 @@ def test_an_exercise_without_its_parts_is_refused(cells, problem):
 def test_every_exercise_has_a_solution_and_a_check(path):
     master = nbformat.read(path, as_version=4)
     assert student.exercise_problems(master) == []
+    student.make_student(master)  # would refuse
     assert sum("exercise" in student.tags(cell) for cell in master.cells) >= 2
 
 
-@pytest.mark.parametrize("path", MASTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("after", "problem"),
+    [
+        ([new_code_cell("half(3) + third(3)")], "needs third, which no cell before it makes"),
+        ([new_code_cell("[seen := 1 for _ in range(3)]\nlater")], "needs later"),
+        ([*exercise(), new_code_cell("whole")], "needs whole"),
+        ([*exercise()[:3], tagged("1 + 1", "check")], "expected the check to use half"),
+    ],
+)
+def test_what_only_a_solution_or_a_check_makes_is_not_needed(after, problem):
+    first = [*exercise()[:3], tagged("one = 4\nwhole = 2 * half(one)\nlater = 1", "check")]
+    fine = [new_code_cell("def calls():\n    return above + one\nabove = [x for x in 'ab']")]
+    student.make_student(new_notebook(cells=first + fine))
+    with pytest.raises(ValueError, match=problem):
+        student.make_student(new_notebook(cells=first + fine + after))
+
+
+def masters_to_run():
+    """Return all masters; running them twice takes long, so most run a second time on request."""
+    return [pytest.param(path, marks=[pytest.mark.slow] * (place > 1), id=path.stem)
+            for place, path in enumerate(MASTERS)]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", masters_to_run())
 def test_the_student_version_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("CODEC_PROFILE", "smoke")
     monkeypatch.setenv("CODEC_LIB_BUILD", str(tmp_path))
