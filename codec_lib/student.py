@@ -66,22 +66,27 @@ def make_student(master: Any) -> tuple[Any, Any]:
 
 
 def lost_names(version: Any) -> list[str]:
-    """Return which cells of a student version would raise anything but NotImplementedError.
+    """Return which cells of a student version would stop a student who has solved nothing.
 
     That is: which need a name that only a solution makes, or a check behind its first use of a
-    stub, where it ends; and which checks never use one.
+    stub, where it ends; which use a stub and are no check; and which checks never use one.
     """
     problems, stubs = [], set()
     known = {*dir(builtins), "display", "get_ipython"}
     for cell in (cell for cell in version.cells if cell.cell_type == "code"):
         where, parts, kind = f"cell {cell.get('id', '')}", ast.parse(cell.source).body, tags(cell)
         if "exercise" in kind:
-            stubs |= {name.partition("(")[0] for name in defined(cell.source)}
+            unsolved = (part for part in parts if "NotImplementedError" in ast.unparse(part))
+            stubs |= {
+                one.name for one in unsolved if isinstance(one, ast.FunctionDef | ast.ClassDef)
+            }
+        asks = [bool(_names([part])[0] & stubs) for part in parts]
         if "check" in kind:
-            asks = [bool(_names([part])[0] & stubs) for part in parts]
             if True not in asks:
                 problems.append(f"{where}: expected the check to use {', '.join(sorted(stubs))}")
             parts = parts[: asks.index(True)] if True in asks else parts
+        elif True in asks:
+            problems.append(f"{where}: uses a stub, expected only cells tagged check to do so")
         used, made = _names(parts)
         for name in sorted(used - made - known):
             problems.append(f"{where}: needs {name}, which no cell before it makes for a student")

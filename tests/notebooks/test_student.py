@@ -53,7 +53,6 @@ def test_an_exercise_without_its_parts_is_refused(cells, problem):
 @pytest.mark.parametrize("path", MASTERS, ids=lambda path: path.stem)
 def test_every_exercise_has_a_solution_and_a_check(path):
     master = nbformat.read(path, as_version=4)
-    assert student.exercise_problems(master) == []
     student.make_student(master)  # would refuse
     assert sum("exercise" in student.tags(cell) for cell in master.cells) >= 2
 
@@ -61,7 +60,8 @@ def test_every_exercise_has_a_solution_and_a_check(path):
 @pytest.mark.parametrize(
     ("after", "problem"),
     [
-        ([new_code_cell("half(3) + third(3)")], "needs third, which no cell before it makes"),
+        ([new_code_cell("one + third(3)")], "needs third, which no cell before it makes"),
+        ([new_code_cell("half(3)")], "uses a stub, expected only cells tagged check"),
         ([new_code_cell("[seen := 1 for _ in range(3)]\nlater")], "needs later"),
         ([*exercise(), new_code_cell("whole")], "needs whole"),
         ([*exercise()[:3], tagged("1 + 1", "check")], "expected the check to use half"),
