@@ -23,7 +23,7 @@ from .costs import count_parameters
 from .judges import Judge, JudgedClip, scores_of
 from .leaderboard import points_of, through
 from .memory import codec_megabytes
-from .speed import in_turns
+from .timing import in_turns
 
 TIMED_SECONDS = 10.0
 OPUS_RATES = (6_000, 11_000, 18_000)  # bit/s asked for

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from codec_lib.evaluation.speed import in_turns, ratio
-from codec_lib.evaluation.teacher_bench import one_core
+from codec_lib.evaluation.timing import in_turns, one_core, ratio
 from codec_lib.lm.continuous import TokenBatch, build_continuous_model, write_tokens
 from codec_lib.lm.generation import write_first
 from codec_lib.lm.sampling import Sampling

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -33,6 +34,7 @@ from codec_lib.quantizers.vector import VectorQuantizer
 SAMPLE_RATE = 16000
 BLOCK = 10 * SAMPLE_RATE  # samples that a long file is read by
 KMEANS_VECTORS = 4500  # 30 crops of 3 s at 50 frames/s
+Task = Callable[[str], Callable[[], dict[str, Any]]]  # prepares; what it returns is measured
 UNITS = 1024 if sys.platform == "darwin" else 1  # macOS counts bytes, Linux kilobytes
 
 
@@ -45,15 +47,16 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNITS * 1024 / 1e6
 
 
-def in_own_process(task: str, *arguments: float | str) -> dict[str, Any]:
-    r"""Run one of ``TASKS`` in a fresh process.
+def in_own_process(task: Task, argument: float | str) -> dict[str, Any]:
+    r"""Run a task in a fresh process.
 
     Parameters
     ----------
     task
-        Its name.
-    *arguments
-        Handed to it as strings.
+        A function of a module, found there by its name: from the argument, as a string, to what is
+        measured.
+    argument
+        Handed to it as a string.
 
     Returns
     -------
@@ -65,10 +68,11 @@ def in_own_process(task: str, *arguments: float | str) -> dict[str, Any]:
     RuntimeError
         If it failed, with what it wrote.
     """
-    command = [sys.executable, "-m", "codec_lib.evaluation.memory", task, *map(str, arguments)]
+    command = [sys.executable, "-m", "codec_lib.evaluation.memory"]
+    command += [task.__module__, task.__name__, str(argument)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{task}: ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{task.__name__}: ended with {done.returncode}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -92,7 +96,7 @@ def codec_megabytes(names: Sequence[str], seconds: float = 10.0) -> dict[str, fl
     RuntimeError
         As ``in_own_process``.
     """
-    return in_own_process("codecs", f"{seconds}:{','.join(map(str, names))}")["megabytes"]
+    return in_own_process(codecs_task, f"{seconds}:{','.join(map(str, names))}")["megabytes"]
 
 
 def write_long_file(path: str | Path, seconds: float) -> None:
@@ -112,7 +116,7 @@ def long_file(lengths: Sequence[float]) -> list[dict[str, Any]]:
         for seconds in lengths:
             path = Path(folder) / f"{seconds:g}.wav"
             write_long_file(path, seconds)
-            row = in_own_process("encode", path)
+            row = in_own_process(encode_task, str(path))
             rows.append({"measured": f"encode {seconds:g} s in blocks, small scale", **row})
             path.unlink()
     return rows
@@ -150,11 +154,12 @@ def long_file_agreement(seconds: float) -> dict[str, Any]:
 
 def kmeans_start() -> dict[str, Any]:
     r"""Measure the k-means start of a codebook at the published size."""
-    row = in_own_process("kmeans", KMEANS_VECTORS)
+    row = in_own_process(kmeans_task, KMEANS_VECTORS)
     return {"measured": f"k-means start, {KMEANS_VECTORS} vectors, paper scale", **row}
 
 
-def _encode(path: str) -> Callable[[], dict[str, Any]]:
+def encode_task(path: str) -> Callable[[], dict[str, Any]]:
+    r"""Return the encoding of a file in blocks by the small codec, as a task."""
     codec = build("speechtokenizer", scale="small").eval().for_inference()
     codec.encode(torch.zeros(1, 1, BLOCK))  # what the first call allocates is no part of the task
 
@@ -165,7 +170,8 @@ def _encode(path: str) -> Callable[[], dict[str, Any]]:
     return task
 
 
-def _kmeans(vectors: str) -> Callable[[], dict[str, Any]]:
+def kmeans_task(vectors: str) -> Callable[[], dict[str, Any]]:
+    r"""Return the k-means start of a codebook from so many latents, as a task."""
     quantizer = VectorQuantizer(latent_dim=1024, codebook_size=1024, kmeans_init=True).train()
     z = torch.randn(1, 1024, int(vectors))
 
@@ -176,26 +182,8 @@ def _kmeans(vectors: str) -> Callable[[], dict[str, Any]]:
     return task
 
 
-def _schedule(minutes: str) -> Callable[[], dict[str, Any]]:
-    from codec_lib.evaluation.schedule_bench import long_task  # which imports this file
-
-    return long_task(minutes)
-
-
-def _peers(argument: str) -> Callable[[], dict[str, Any]]:
-    from codec_lib.evaluation.peer_bench import memory_task  # which imports this file
-
-    return memory_task(argument)
-
-
-def _quantizer(which: str) -> Callable[[], dict[str, Any]]:
-    from codec_lib.evaluation.quantizer_bench import step_task  # which imports this file
-
-    return step_task(which)
-
-
-def _codecs(argument: str) -> Callable[[], dict[str, Any]]:
-    """Return a task that measures each codec in a child of this process, forked before it works."""
+def codecs_task(argument: str) -> Callable[[], dict[str, Any]]:
+    r"""Return a task that measures each codec in a child of its own, forked before it works."""
     from codec_lib import hub
 
     seconds, _, names = argument.partition(":")
@@ -248,21 +236,11 @@ def in_a_fork(run: Callable[[], Any]) -> float:
     return float(said)
 
 
-TASKS: dict[str, Callable[[str], Callable[[], dict[str, Any]]]] = {
-    "codecs": _codecs,
-    "encode": _encode,
-    "kmeans": _kmeans,
-    "peers": _peers,
-    "quantizer": _quantizer,
-    "schedule": _schedule,
-}
-
-
-def _run_task(name: str, argument: str) -> None:
+def _run_task(module: str, name: str, argument: str) -> None:
     """Prepare and run a task, and print its result as JSON."""
     torch.manual_seed(0)
     with torch.no_grad():
-        task = TASKS[name](argument)
+        task = getattr(importlib.import_module(module), name)(argument)
         before, start = peak_megabytes(), time.perf_counter()
         result = task()
         seconds = time.perf_counter() - start

@@ -18,8 +18,7 @@ from torch import Tensor
 from codec_lib.evaluation import memory
 from codec_lib.evaluation.peer_training import dac_steps
 from codec_lib.evaluation.peers import OURS, PEERS, Peers
-from codec_lib.evaluation.speed import in_turns, ratio
-from codec_lib.evaluation.teacher_bench import one_core
+from codec_lib.evaluation.timing import in_turns, one_core, ratio
 
 CROP = 0.4  # seconds of a training step
 
@@ -83,7 +82,7 @@ def inference_rows(name: str, seconds: float, repetitions: int) -> list[dict[str
     """
     torch.manual_seed(0)
     peers, rows = PEERS[name](seconds), []
-    megabytes = memory.in_own_process("peers", f"{seconds}:{name}")["megabytes"]
+    megabytes = memory.in_own_process(memory_task, f"{seconds}:{name}")["megabytes"]
     for action, runs in peers.actions.items():
         label = f"{peers.name}, {action} {seconds:g} s"
         found = _compared(label, runs, repetitions, megabytes[action])
@@ -122,7 +121,7 @@ def training_rows(
     where = f"{batch} x {seconds:g} s" + (f" on {device}" + ", bf16" * bf16) * (device != "cpu")
     megabytes = {}
     if device == "cpu" and not bf16:
-        megabytes = memory.in_own_process("peers", f"{seconds}:training")["megabytes"]["step"]
+        megabytes = memory.in_own_process(memory_task, f"{seconds}:training")["megabytes"]["step"]
     rows = _compared(f"DAC 44.1 kHz, training step of {where}", steps, repetitions, megabytes)
     return [{**row, "losses_apart": apart} for row in rows]
 

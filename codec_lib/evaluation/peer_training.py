@@ -20,7 +20,8 @@ from codec_lib.discriminators import (
     DiscriminatorOutput,
     build_discriminators,
 )
-from codec_lib.evaluation.peers import dac_pair, imported
+from codec_lib.evaluation.peers import dac_pair
+from codec_lib.evaluation.timing import imported
 from codec_lib.losses.objective import GeneratorObjective
 from codec_lib.training.launch import WaveformPrecision
 from codec_lib.training.steps import (

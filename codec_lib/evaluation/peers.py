@@ -20,11 +20,26 @@ from codec_lib.blocks.vocos import VocosDecoder
 from codec_lib.codecs.base import Codec
 from codec_lib.codecs.published_vocos import load_vocos_layout
 from codec_lib.codecs.registry import build
-from codec_lib.evaluation.speed import imported, official_pair
+from codec_lib.evaluation.timing import imported
 
 Action = Callable[[], Tensor]
 PARTS = ("encoder", "decoder", "quantizer")
 OURS = "codec_lib"
+PUBLISHED_CONFIG = {  # the released config.json, as far as it shapes the network
+    "n_filters": 64,
+    "dimension": 1024,
+    "strides": [8, 5, 4, 2],
+    "lstm_layers": 2,
+    "bidirectional": True,
+    "dilation_base": 2,
+    "residual_kernel_size": 3,
+    "n_residual_layers": 1,
+    "activation": "ELU",
+    "sample_rate": 16000,
+    "n_q": 8,
+    "semantic_dimension": 768,
+    "codebook_size": 1024,
+}
 
 
 @dataclass(frozen=True)
@@ -148,6 +163,25 @@ def dac_44khz(seconds: float) -> Peers:
         OURS: lambda: ours.decode(mine),
     }
     return Peers("DAC 44.1 kHz", {"encode": encode, "decode": decode})
+
+
+def official_pair() -> tuple[nn.Module, nn.Module]:
+    r"""Return the published package's SpeechTokenizer and ours, with the same random weights.
+
+    Raises
+    ------
+    ValueError
+        If the package is not installed.
+    """
+    official = imported("speechtokenizer", "speechtokenizer==0.1.2")
+    torch.manual_seed(0)
+    theirs = official.SpeechTokenizer(PUBLISHED_CONFIG).eval()
+    for layer in theirs.quantizer.vq.layers:
+        layer._codebook.embed.normal_()
+        layer._codebook.inited.fill_(True)
+    ours = build("speechtokenizer", scale="paper").eval()
+    ours.load_published(theirs.state_dict())
+    return theirs, ours.for_inference()
 
 
 def speechtokenizer_16khz(seconds: float) -> Peers:

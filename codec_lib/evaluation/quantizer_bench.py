@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from codec_lib.evaluation import memory
-from codec_lib.evaluation.speed import in_turns, ratio
+from codec_lib.evaluation.timing import in_turns, ratio
 from codec_lib.quantizers import FiniteScalarQuantizer, SimVQ, VectorQuantizer
 
 BATCH, FRAMES, CODES = 64, 75, 8192
@@ -149,7 +149,7 @@ def quantizer_speed(repetitions: int) -> list[dict[str, Any]]:
         same = float((steps["ours"]() == steps["theirs"]()).float().mean())
         seconds = in_turns(steps, repetitions)
         peaks = {
-            side: memory.in_own_process("quantizer", f"{side} {name}")["peak_megabytes"]
+            side: memory.in_own_process(step_task, f"{side} {name}")["peak_megabytes"]
             for side in steps
         }
         rows.append(

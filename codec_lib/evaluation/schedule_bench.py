@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from codec_lib.evaluation import memory
-from codec_lib.evaluation.speed import in_turns, ratio
+from codec_lib.evaluation.timing import in_turns, ratio
 from codec_lib.rate import schedule, schedule_by_recurrence
 
 WIDTH = 1024
@@ -76,7 +76,7 @@ def schedule_speed(repetitions: int, quick: bool = False) -> list[dict[str, Any]
     rows.append(
         {
             "measured": f"schedule {minutes} minutes at 80 Hz",
-            **memory.in_own_process("schedule", str(minutes)),
+            **memory.in_own_process(long_task, minutes),
         }
     )
     return rows

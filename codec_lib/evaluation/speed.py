@@ -8,10 +8,8 @@ GPUs, training at the published size. Read next: ``memory.py``.
 
 from __future__ import annotations
 
-import importlib
 import os
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,25 +20,17 @@ from torch import Tensor, nn
 from codec_lib.codecs.registry import build
 from codec_lib.discriminators import build_discriminators
 from codec_lib.evaluation import memory
+from codec_lib.evaluation.language_bench import language_speed
+from codec_lib.evaluation.peer_bench import peer_speed
+from codec_lib.evaluation.peers import official_pair
+from codec_lib.evaluation.quantizer_bench import quantizer_speed
 from codec_lib.evaluation.results import write_results
+from codec_lib.evaluation.schedule_bench import schedule_speed
+from codec_lib.evaluation.teacher_bench import teacher_speed
+from codec_lib.evaluation.timing import in_turns, ratio
 from codec_lib.losses.objective import GeneratorObjective
 from codec_lib.paths import data_root
 
-PUBLISHED_CONFIG = {  # the released config.json, as far as it shapes the network
-    "n_filters": 64,
-    "dimension": 1024,
-    "strides": [8, 5, 4, 2],
-    "lstm_layers": 2,
-    "bidirectional": True,
-    "dilation_base": 2,
-    "residual_kernel_size": 3,
-    "n_residual_layers": 1,
-    "activation": "ELU",
-    "sample_rate": 16000,
-    "n_q": 8,
-    "semantic_dimension": 768,
-    "codebook_size": 1024,
-}
 CRITIC_SETS: dict[str, tuple[str, ...]] = {
     "none": (),
     "MS-STFT": ("ms_stft",),
@@ -49,93 +39,6 @@ CRITIC_SETS: dict[str, tuple[str, ...]] = {
     "MS-STFT + MPD": ("ms_stft", "mpd"),
     "all three": ("mpd", "msd", "ms_stft"),
 }
-
-
-def in_turns(
-    functions: Mapping[str, Callable[[], Any]], repetitions: int
-) -> dict[str, list[float]]:
-    r"""Run functions in turns and return the seconds of every run.
-
-    Parameters
-    ----------
-    functions
-        By name; each runs once before the clock starts.
-    repetitions
-        Timed runs of each.
-
-    Returns
-    -------
-    dict[str, list[float]]
-        Wall-clock seconds by name, in order.
-
-    Examples
-    --------
-    >>> len(in_turns({"a": lambda: None, "b": lambda: None}, 3)["a"])
-    3
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():
-        function()
-    for _ in range(repetitions):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def ratio(seconds: Mapping[str, Sequence[float]], numerator: str, denominator: str) -> float:
-    r"""Return the median over turns of how many times longer one function took than another.
-
-    Parameters
-    ----------
-    seconds
-        What ``in_turns`` returned.
-    numerator, denominator
-        Names in it.
-
-    Examples
-    --------
-    >>> ratio({"a": [2.0, 3.0], "b": [1.0, 1.0]}, "a", "b")
-    2.5
-    """
-    turns = zip(seconds[numerator], seconds[denominator], strict=True)
-    return statistics.median(above / below for above, below in turns)
-
-
-def imported(module: str, package: str) -> Any:
-    r"""Import a module of a package that only benchmarks and tests need.
-
-    Raises
-    ------
-    ValueError
-        If it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(
-            f"{package}: not installed, expected for the benchmark. Hint: make env installs it"
-        ) from error
-
-
-def official_pair() -> tuple[nn.Module, nn.Module]:
-    r"""Return the published package's SpeechTokenizer and ours, with the same random weights.
-
-    Raises
-    ------
-    ValueError
-        If the package is not installed.
-    """
-    official = imported("speechtokenizer", "speechtokenizer==0.1.2")
-    torch.manual_seed(0)
-    theirs = official.SpeechTokenizer(PUBLISHED_CONFIG).eval()
-    for layer in theirs.quantizer.vq.layers:
-        layer._codebook.embed.normal_()
-        layer._codebook.inited.fill_(True)
-    ours = build("speechtokenizer", scale="paper").eval()
-    ours.load_published(theirs.state_dict())
-    return theirs, ours.for_inference()
 
 
 @torch.inference_mode()
@@ -240,12 +143,6 @@ def main(quick: bool = False, path: str | Path | None = None) -> Path:
     Path
         The file of results.
     """
-    from codec_lib.evaluation.language_bench import language_speed  # all import this file
-    from codec_lib.evaluation.peer_bench import peer_speed
-    from codec_lib.evaluation.quantizer_bench import quantizer_speed
-    from codec_lib.evaluation.schedule_bench import schedule_speed
-    from codec_lib.evaluation.teacher_bench import teacher_speed
-
     repetitions = 3 if quick else 9
     parts: list[Callable[[], list[dict[str, Any]]]] = [
         lambda: [codec_speed(length, repetitions) for length in ((2,) if quick else (3, 10))],

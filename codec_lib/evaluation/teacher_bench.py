@@ -8,14 +8,12 @@ fitting. Read next: ``speed.py``.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from codec_lib.evaluation.speed import in_turns, ratio
+from codec_lib.evaluation.timing import in_turns, one_core, ratio
 from codec_lib.teachers.kmeans import KMeans
 from codec_lib.teachers.sinkhorn import sinkhorn
 
@@ -23,17 +21,6 @@ HOUR = 180_000  # frames at 50 Hz
 CENTRES = 1000
 WIDTHS = (192, 768)  # of the small teacher and of the published base models
 _BLOCK = 2048  # rows of the plain product at once, so that it stays in the cache
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    r"""Let torch use one thread inside."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

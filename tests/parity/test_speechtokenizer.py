@@ -10,7 +10,7 @@ import torch
 
 import codec_lib
 from codec_lib.codecs.speechtokenizer import SpeechTokenizer
-from codec_lib.evaluation.speed import PUBLISHED_CONFIG
+from codec_lib.evaluation.peers import PUBLISHED_CONFIG
 from codec_lib.hub import read_published
 
 PAPER = {"width": 64, "latent_dim": 1024, "codebook_size": 1024}

@@ -9,26 +9,34 @@ import pytest
 import torch
 
 from codec_lib import audio
-from codec_lib.evaluation import language_bench, memory, quantizer_bench, speed, teacher_bench
+from codec_lib.evaluation import (
+    language_bench,
+    memory,
+    peers,
+    quantizer_bench,
+    speed,
+    teacher_bench,
+    timing,
+)
 
 
 def test_runs_take_turns_and_ratios_compare_turn_by_turn():
     calls = []
     functions = {name: (lambda name=name: calls.append(name)) for name in ("a", "b")}
-    seconds = speed.in_turns(functions, repetitions=2)
+    seconds = timing.in_turns(functions, repetitions=2)
     assert "".join(calls) == "ab" + "ab" * 2
     assert all(len(runs) == 2 for runs in seconds.values())
     slow = {"a": [2.0, 20.0, 8.0], "b": [1.0, 10.0, 1.0]}
-    assert speed.ratio(slow, "a", "b") == 2.0
+    assert timing.ratio(slow, "a", "b") == 2.0
 
 
 def test_seconds_are_wall_clock():
-    seconds = speed.in_turns({"sleep": lambda: time.sleep(0.01)}, 1)
+    seconds = timing.in_turns({"sleep": lambda: time.sleep(0.01)}, 1)
     assert 0.009 < seconds["sleep"][0] < 5
 
 
 def test_pair_has_the_same_weights():
-    theirs, ours = speed.official_pair()
+    theirs, ours = peers.official_pair()
     codebook = theirs.quantizer.vq.layers[3]._codebook.embed
     assert torch.equal(ours.quantizer.layers[3].codebook, codebook)
     assert not ours.training
@@ -42,7 +50,7 @@ def test_long_file_has_its_length(tmp_path):
 
 
 def test_a_task_reports_its_own_peak():
-    row = memory.in_own_process("kmeans", 1200)
+    row = memory.in_own_process(memory.kmeans_task, 1200)
     assert row["codes_in_use"] > 900
     assert 5 < row["peak_megabytes"] < 1000, "5 MB are the latents themselves"
 
@@ -67,7 +75,7 @@ def test_what_was_freed_before_counts_again():
 @pytest.mark.slow
 def test_a_failing_task_says_why():
     with pytest.raises(RuntimeError, match="no_such_file"):
-        memory.in_own_process("encode", "no_such_file.wav")
+        memory.in_own_process(memory.encode_task, "no_such_file.wav")
 
 
 @pytest.mark.parametrize("name", quantizer_bench.PAIRS)
@@ -96,7 +104,7 @@ def test_one_core_is_one_core_and_only_inside():
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        with teacher_bench.one_core():
+        with timing.one_core():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     finally:
