@@ -96,13 +96,20 @@ def replace_text(path: Path, text: str) -> None:
 def revision() -> str:
     r"""Return the commit that the library runs from, with ``-dirty`` where files differ.
 
+    Result files do not count: one that is being written says nothing of what wrote it.
     ``"unknown"`` where it does not run from a clone of its own: ``site-packages`` may lie inside
     somebody else's repository.
     """
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     if not (_PACKAGE.parent / ".git").exists():
         return "unknown"
     try:
-        return subprocess.check_output(command, cwd=_PACKAGE.parent, text=True).strip()
+        head = _git("rev-parse", "--short", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!data/results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{head}-dirty" if changed else head
+
+
+def _git(*arguments: str) -> str:
+    """Return what git says of the clone that the library runs from."""
+    return subprocess.check_output(["git", *arguments], cwd=_PACKAGE.parent, text=True).strip()
