@@ -14,6 +14,7 @@ from codec_lib.evaluation import (
     memory,
     peers,
     quantizer_bench,
+    schedule_bench,
     speed,
     teacher_bench,
     timing,
@@ -53,6 +54,11 @@ def test_a_task_reports_its_own_peak():
     row = memory.in_own_process(memory.kmeans_task, 1200)
     assert row["codes_in_use"] > 900
     assert 5 < row["peak_megabytes"] < 1000, "5 MB are the latents themselves"
+
+
+def test_a_task_of_another_file_is_found_there():
+    row = memory.in_own_process(schedule_bench.long_task, 1)
+    assert row["segments"] == 60 * 80 // 2 and row["peak_megabytes"] > 0
 
 
 def test_each_codec_is_measured_in_a_child_of_its_own():
